@@ -1,0 +1,58 @@
+# On a machine that has only Python (3.10 or newer) and make, `make demo` and `make test` do all:
+# they create .venv, install what they need, and run. A second run installs nothing.
+# Another interpreter or place: make test PYTHON=python3.12 VENV=.venv312
+
+PYTHON ?= python3
+VENV ?= .venv
+
+python := $(VENV)/bin/python
+pip_install := $(python) -m pip install --disable-pip-version-check --constraint constraints.txt
+runtime := $(VENV)/.runtime-installed
+development := $(VENV)/.development-installed
+
+.PHONY: demo test lint bench help constraints clean
+
+demo: $(runtime) ## install the program and print this list
+	@echo "Installed in $(VENV):"
+	@$(python) -c 'import torch, torchvision; \
+	print("  torch", torch.__version__, "with torchvision", torchvision.__version__, \
+	"on", "CUDA" if torch.cuda.is_available() else "the CPU")'
+	@$(MAKE) --no-print-directory help
+
+test: lint ## run the linter and the whole test suite
+	$(python) -m pytest
+
+lint: $(development) ## run the linter and the format check
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+
+bench: $(development) ## measure the parts: errors, and times as ratios
+	$(python) -m benchmarks.accuracy
+	$(python) -m benchmarks.so3_exp
+
+constraints: $(development) ## choose the newest versions anew and write constraints.txt
+	$(python) -m pip install --disable-pip-version-check --quiet uv
+	$(python) -m uv pip compile --universal --python-version 3.10 --upgrade --no-annotate --quiet \
+	--custom-compile-command "make constraints" --output-file constraints.txt requirements-dev.txt
+
+clean: ## remove the virtual environment and the caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+
+help: ## print this list
+	@echo "Commands:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1: \2/p' Makefile
+
+$(python):
+	@$(PYTHON) -c 'import sys; \
+	sys.exit("make: Python 3.10 or newer is needed, $(PYTHON) is " + sys.version.split()[0] \
+	+ ". Name another: make PYTHON=python3.12") if sys.version_info < (3, 10) else None'
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "make: $(PYTHON) could not make a virtual \
+	environment. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+
+$(runtime): requirements.txt constraints.txt | $(python)
+	$(pip_install) --requirement requirements.txt
+	@touch $@
+
+$(development): requirements-dev.txt $(runtime)
+	$(pip_install) --requirement requirements-dev.txt
+	@touch $@
