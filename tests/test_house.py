@@ -1,0 +1,79 @@
+"""The rules of the house that can be read off the files: which room may import which."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Each room and the rooms it may import. A new room takes its place here, with no arrow back up.
+ROOMS: dict[str, set[str]] = {
+    "liegroups": set(),
+    "layers": {"liegroups"},
+    "benchmarks": {"liegroups", "layers"},
+}
+
+
+def sources(room: str) -> list[Path]:
+    return (
+        [ROOT / f"{room}.py"] if (ROOT / f"{room}.py").exists() else [*(ROOT / room).rglob("*.py")]
+    )
+
+
+def existing_rooms() -> set[str]:
+    modules = {path.stem for path in ROOT.glob("*.py")}
+    packages = {path.parent.name for path in ROOT.glob("*/*.py")}
+    return {name for name in modules | packages if not name.startswith(".")} - {"tests"}
+
+
+def imported_names(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert all(alias.name != "*" for alias in node.names), f"{path}: import *"
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_every_room_is_known_here_and_in_the_readme():
+    assert existing_rooms() == set(ROOMS)
+    layout = (ROOT / "README.md").read_text().split("## Layout")[1].split("\n## ")[0]
+    for room in ROOMS:
+        assert f"`{room}.py`" in layout or f"`{room}/`" in layout, room
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_it_may(room):
+    for path in sources(room):
+        forbidden = (imported_names(path) & (set(ROOMS) | {"tests"})) - ROOMS[room] - {room}
+        assert not forbidden, f"{path.name} imports {forbidden}"
+
+
+def test_the_rooms_form_no_circle():
+    settled: set[str] = set()
+    while settled != set(ROOMS):
+        ready = {room for room, needs in ROOMS.items() if needs <= settled} - settled
+        assert ready, f"a circle among {set(ROOMS) - settled}"
+        settled |= ready
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_importing_a_room_prints_nothing_and_leaves_the_gpu_alone(room):
+    code = f"import {room}, torch; assert not torch.cuda.is_initialized()"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_every_module_has_its_tests():
+    for room in ROOMS:
+        for path in sources(room):
+            if path.stem != "__init__" and room != "benchmarks":
+                assert (ROOT / "tests" / f"test_{path.stem}.py").exists(), path
