@@ -19,6 +19,11 @@ def check_tensor(name: str, tensor: Tensor, *trailing: int) -> None:
         raise TypeError(f"{name}: expected a tensor of {expected}, got {type(tensor).__name__}")
     if tensor.dtype not in FLOAT_TYPES:
         raise ValueError(f"{name}: expected float32 or float64, got {tensor.dtype}")
+    if torch.is_autocast_enabled(tensor.device.type):
+        raise ValueError(
+            f"{name}: expected full precision, got torch.autocast, under which matrix products "
+            "lose half of it; mixed precision is for the networks alone"
+        )
     if tuple(tensor.shape[tensor.ndim - len(trailing) :]) != trailing:
         raise ValueError(f"{name}: expected {expected}, got {tuple(tensor.shape)}")
 

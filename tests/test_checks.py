@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from liegroups import se3
 from liegroups.checks import check_batch, check_rotation, check_tensor
 
 
@@ -22,6 +23,14 @@ def test_a_wrong_shape_is_named_with_what_was_expected_and_got():
 def test_types_that_geometry_cannot_be_trusted_in_are_refused(dtype):
     with pytest.raises(ValueError, match="phi: expected float32 or float64, got torch"):
         check_tensor("phi", torch.zeros(3, dtype=dtype), 3)
+
+
+def test_geometry_under_autocast_is_refused_and_not_silently_inexact():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with pytest.raises(ValueError, match="T_a_b: expected full precision, got torch.autocast"):
+            se3.transform(torch.eye(4), torch.rand(5, 3))
+    with torch.autocast("cpu", enabled=False):
+        se3.transform(torch.eye(4), torch.rand(5, 3))
 
 
 def test_what_is_no_tensor_is_a_type_error():

@@ -145,57 +145,7 @@ def test_gradients_of_the_group_operations():
     assert gradcheck(se3.from_rt, (T.detach()[:, :3, :3].requires_grad_(), points[:, 0].detach()))
 
 
-# All functions alike
-
-FROM_TWIST = [se3.hat, se3.exp, se3.left_jacobian, se3.left_jacobian_inverse]
-FROM_MOTION = [se3.vee, se3.log, se3.inverse, se3.adjoint]
-CASES = [(f, lambda *batch: torch.randn(*batch, 6)) for f in FROM_TWIST] + [
-    (f, lambda *batch: se3.exp(torch.randn(*batch, 6))) for f in FROM_MOTION
-]
-every_function = pytest.mark.parametrize(
-    "function, make", CASES, ids=[f.__name__ for f, _ in CASES]
-)
-
-
-@every_function
-@pytest.mark.parametrize("batch", [(), (1,), (0,), (2, 1, 3)], ids=str)
-def test_any_leading_dimensions(function, make, batch, dtype, device):
-    x = make(*batch).to(dtype=dtype, device=device)
-    result = function(x)
-    assert result.shape[: len(batch)] == batch
-    assert (result.dtype, result.device) == (dtype, x.device)
-    one_by_one = [function(item) for item in x.reshape(-1, *x.shape[len(batch) :])]
-    for got, expected in zip(
-        result.reshape(-1, *result.shape[len(batch) :]), one_by_one, strict=True
-    ):
-        assert_close(got, expected)
-
-
-@every_function
-def test_inputs_stay_as_they_were(function, make):
-    x = make(5)
-    before = x.clone()
-    function(x)
-    assert torch.equal(x, before)
-
-
-@every_function
-def test_nan_gives_nan_for_that_item_alone(function, make):
-    x = make(2)
-    clean = function(x)
-    for entry in np.ndindex(*(3, x.shape[-1]) if x.ndim == 3 else x.shape[1:]):
-        if function is se3.vee and entry[0] == entry[1]:
-            continue  # the diagonal is no part of a twist
-        broken = x.clone()
-        broken[(0, *entry)] = torch.nan
-        assert function(broken)[0].isnan().any(), entry
-        assert_close(function(broken)[1], clean[1])
-
-
-@every_function
-def test_a_wrong_trailing_dimension_is_refused_by_name(function, make):
-    with pytest.raises(ValueError, match=r"^(xi|Xi|T): expected shape .*, got \(2, 5\)"):
-        function(torch.zeros(2, 5))
+# Bad input
 
 
 def test_batches_that_do_not_fit_are_refused_by_name():

@@ -283,66 +283,7 @@ def test_normalize_is_finite_where_the_answer_is_not_unique():
     assert M.grad.isfinite().all()
 
 
-# All functions alike
-
-FROM_VECTOR = [so3.hat, so3.exp, so3.left_jacobian, so3.left_jacobian_inverse] + [
-    so3.right_jacobian,
-    so3.right_jacobian_inverse,
-    so3.from_rpy,
-]
-FROM_ROTATION = [so3.vee, so3.log, so3.angle, so3.to_quaternion, so3.to_rpy, so3.normalize]
-CASES = (
-    [(f, lambda *batch: torch.randn(*batch, 3)) for f in FROM_VECTOR]
-    + [(f, lambda *batch: so3.exp(torch.randn(*batch, 3))) for f in FROM_ROTATION]
-    + [(so3.from_quaternion, lambda *batch: torch.randn(*batch, 4))]
-)
-every_function = pytest.mark.parametrize(
-    "function, make", CASES, ids=[f.__name__ for f, _ in CASES]
-)
-
-
-@every_function
-@pytest.mark.parametrize("batch", [(), (1,), (0,), (2, 1, 3)], ids=str)
-def test_any_leading_dimensions(function, make, batch, dtype, device):
-    x = make(*batch).to(dtype=dtype, device=device)
-    result = function(x)
-    assert result.shape[: len(batch)] == batch
-    assert (result.dtype, result.device) == (dtype, x.device)
-    one_by_one = [function(item) for item in x.reshape(-1, *x.shape[len(batch) :])]
-    for got, expected in zip(
-        result.reshape(-1, *result.shape[len(batch) :]), one_by_one, strict=True
-    ):
-        assert_close(got, expected)
-
-
-@every_function
-def test_inputs_stay_as_they_were(function, make):
-    x = make(5)
-    before = x.clone()
-    function(x)
-    assert torch.equal(x, before)
-
-
-@every_function
-def test_nan_in_any_entry_gives_nan_for_that_item_alone(function, make):
-    x = make(2)
-    clean = function(x)
-    for entry in np.ndindex(*x.shape[1:]):
-        if function is so3.vee and entry[0] == entry[1]:
-            continue  # the diagonal is no part of a skew matrix
-        broken = x.clone()
-        broken[(0, *entry)] = torch.nan
-        result = function(broken)
-        assert result[0].isnan().any(), entry
-        if function not in (so3.hat, so3.vee, so3.from_rpy):  # these have entries without the NaN
-            assert result[0].isnan().all(), entry
-        assert_close(result[1], clean[1])
-
-
-@every_function
-def test_a_wrong_trailing_dimension_is_refused_by_name(function, make):
-    with pytest.raises(ValueError, match=r"^(phi|Phi|R|M|q|rpy): expected shape .*, got \(2, 5\)"):
-        function(torch.zeros(2, 5))
+# Bad input
 
 
 @pytest.mark.parametrize(
