@@ -29,6 +29,7 @@ def disp_to_depth(disp: Tensor, min_depth: float, max_depth: float) -> tuple[Ten
     Returns:
         scaled disparity in [1/max_depth, 1/min_depth] and its inverse, the depth; shaped like disp
     """
+    check_tensor("disp", disp)
     if not 0 < min_depth < max_depth:
         raise ValueError(
             "min_depth, max_depth: expected 0 < min_depth < max_depth, "
@@ -130,11 +131,17 @@ def warp(image: Tensor, grid: Tensor, padding_mode: str = "border") -> Tensor:
     check_tensor("grid", grid, 2)
     if grid.ndim != 4 or grid.shape[0] != batch:
         raise ValueError(f"grid: expected shape ({batch}, H, W, 2), got {tuple(grid.shape)}")
+    # grid_sample takes NaN for a corner: a pose gone wrong would go on as a plausible image. Worse,
+    # its gradient on the CPU takes NaN for an address and crashes.
+    lost = (grid[..., :1] + grid[..., 1:]).isnan()  # (B, H', W', 1)
     sampled = F.grid_sample(
-        image, grid, mode="bilinear", padding_mode=padding_mode, align_corners=True
+        image,
+        torch.where(lost, OUT_OF_VIEW, grid),
+        mode="bilinear",
+        padding_mode=padding_mode,
+        align_corners=True,
     )
-    # grid_sample takes NaN for a corner: a pose gone wrong would go on as a plausible image.
-    return sampled.masked_fill_((grid[..., 0] + grid[..., 1]).isnan().unsqueeze(1), torch.nan)
+    return sampled.masked_fill_(lost.squeeze(-1).unsqueeze(1), torch.nan)
 
 
 def ssim_loss(x: Tensor, y: Tensor) -> Tensor:

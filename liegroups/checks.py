@@ -1,7 +1,7 @@
 """Argument checks: an error names the argument, what it got and what it expected.
 
 Shapes and types cost nothing to look at. Values do: reading them makes the host wait for a GPU.
-So only `check_rotation` reads values, and its callers offer `check=False`.
+So only `check_rotation` and `check_motion` read values, and their callers offer `check=False`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ def check_tensor(name: str, tensor: Tensor, *trailing: int) -> None:
         raise TypeError(f"{name}: expected a tensor of {expected}, got {type(tensor).__name__}")
     if tensor.dtype not in FLOAT_TYPES:
         raise ValueError(f"{name}: expected float32 or float64, got {tensor.dtype}")
-    if torch.is_autocast_enabled(tensor.device.type):
+    device = tensor.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         raise ValueError(
-            f"{name}: expected full precision, got torch.autocast, under which matrix products "
-            "lose half of it; mixed precision is for the networks alone"
+            f"{name}: expected full precision, got torch.autocast: it is for the networks alone, "
+            "leave it before the geometry and the losses"
         )
     if tuple(tensor.shape[tensor.ndim - len(trailing) :]) != trailing:
         raise ValueError(f"{name}: expected {expected}, got {tuple(tensor.shape)}")
@@ -41,18 +42,33 @@ def check_batch(name: str, batch: torch.Size, other: str, other_batch: torch.Siz
 
 def check_rotation(name: str, R: Tensor) -> None:
     """Refuse matrices (..., 3, 3) that are not rotations; let NaN pass, to come out as NaN."""
-    # Loose enough for a product of many float32 rotations and for the step of a numeric gradient.
-    tolerance = 1e-5 if R.dtype == torch.float64 else 1e-3
     with torch.no_grad():
-        eye = torch.eye(3, dtype=R.dtype, device=R.device)
-        skew = (R.mT @ R - eye).abs().amax((-2, -1))  # (...)
+        error = (R.mT @ R - _eye(R)).abs().amax((-2, -1))  # (...)
         determinant = (torch.linalg.cross(R[..., 0, :], R[..., 1, :]) * R[..., 2, :]).sum(-1)
-        wrong = (skew > tolerance) | (determinant < 0)  # false for NaN
-        if wrong.any():
-            index = tuple(wrong.nonzero()[0].tolist())
-            raise ValueError(
-                f"{name}: expected rotation matrices (R^T R = I within {tolerance:g}, "
-                f"determinant 1), got at index {index} one with "
-                f"|R^T R - I| = {skew[index].item():.3g} "
-                f"and determinant {determinant[index].item():.3g}"
-            )
+        right = (error <= _tolerance(R)) & (determinant > 0)
+        expected = f"rotation matrices (R^T R = I within {_tolerance(R):g}, determinant 1)"
+        _refuse(f"{name}: expected {expected}", R, ~right & ~R.isnan().any(-1).any(-1))
+
+
+def check_motion(name: str, T: Tensor) -> None:
+    """Refuse matrices (..., 4, 4) that are not rigid motions; let NaN pass, to come out as NaN."""
+    check_rotation(f"{name}[..., :3, :3]", T[..., :3, :3])
+    with torch.no_grad():
+        row = T[..., 3, :]
+        right = ((row - _eye(T)[3]).abs() <= _tolerance(T)).all(-1)
+        _refuse(f"{name}: expected a last row of 0 0 0 1", row, ~right & ~row.isnan().any(-1))
+
+
+def _refuse(expected: str, values: Tensor, wrong: Tensor) -> None:
+    if wrong.any():
+        index = tuple(wrong.nonzero()[0].tolist())
+        raise ValueError(f"{expected}, got at index {index} {values[index].tolist()}")
+
+
+def _eye(matrix: Tensor) -> Tensor:
+    return torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+
+
+def _tolerance(matrix: Tensor) -> float:
+    # Loose enough for a product of many float32 rotations and for the step of a numeric gradient.
+    return 1e-5 if matrix.dtype == torch.float64 else 1e-3

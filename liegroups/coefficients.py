@@ -4,6 +4,9 @@ Each is smooth in theta^2, yet its closed form divides zero by zero at theta = 0
 twice, as a Taylor series and in closed form, and the right one is selected. The one not selected
 sees a harmless angle instead of the true one: its gradient is multiplied by zero, and zero times
 infinity is NaN.
+
+Coefficients of float32 vectors are computed in float64 and rounded: the closed forms lose digits to
+cancellation, and the angle's own rounding would cost a rotation near pi more than 5e-7.
 """
 
 from __future__ import annotations
@@ -32,17 +35,19 @@ class Angle(NamedTuple):
     small: Tensor  # (...) whether the series is the better one
     theta2: Tensor  # (...) theta^2 where small, else 0: what the series see
     theta: Tensor  # (...) theta where not small, else 1: what the closed forms see
+    dtype: torch.dtype  # of the coefficients
 
     @classmethod
     def of(cls, phi: Tensor) -> Angle:
         """Prepare the angles (...) of rotation vectors (..., 3) [rad]."""
-        theta2 = (phi * phi).sum(-1)
+        theta2 = phi.double().square().sum(-1)
         small = theta2 < SMALL_ANGLE**2
-        return cls(small, torch.where(small, theta2, 0), torch.where(small, 1, theta2).sqrt())
+        safe_theta2, theta = torch.where(small, theta2, 0), torch.where(small, 1, theta2).sqrt()
+        return cls(small, safe_theta2, theta, phi.dtype)
 
     def select(self, series: Sequence[float], closed_form: Tensor) -> Tensor:
         """Take sum_k series[k] theta^2k where the angle is small, the closed form elsewhere."""
-        return torch.where(self.small, horner(series, self.theta2), closed_form)
+        return torch.where(self.small, horner(series, self.theta2), closed_form).to(self.dtype)
 
 
 def horner(series: Sequence[float], x: Tensor) -> Tensor:
@@ -53,17 +58,24 @@ def horner(series: Sequence[float], x: Tensor) -> Tensor:
     return value
 
 
-def _alternating_factorials(first: int) -> list[float]:
+def _alternating_factorials(first: int, terms: int = _TERMS) -> list[float]:
     # 1/first! - theta^2/(first + 2)! + theta^4/(first + 4)! - ...
-    return [(-1) ** k / factorial(2 * k + first) for k in range(_TERMS)]
+    return [(-1) ** k / factorial(2 * k + first) for k in range(terms)]
 
 
 _SINE = _alternating_factorials(1)
 _VERSINE = _alternating_factorials(2)
 _SINE_REST = _alternating_factorials(3)
-_VERSINE_REST = _alternating_factorials(4)
-_FIFTH = [(-1) ** k * (k + 1) / factorial(2 * k + 5) for k in range(_TERMS)]
 _COTANGENT = [1 / 12, 1 / 720, 1 / 30240, 1 / 1209600, 1 / 47900160]  # |Bernoulli numbers| / (2k)!
+
+
+def _twice_derivative(series: Sequence[float]) -> list[float]:
+    # with respect to theta^2
+    return [2 * k * coefficient for k, coefficient in enumerate(series)][1:]
+
+
+_VERSINE_SLOPE = _twice_derivative(_alternating_factorials(2, _TERMS + 1))
+_SINE_REST_SLOPE = _twice_derivative(_alternating_factorials(3, _TERMS + 1))
 
 
 def sine(angle: Angle) -> Tensor:
@@ -83,18 +95,18 @@ def sine_rest(angle: Angle) -> Tensor:
     return angle.select(_SINE_REST, (theta - theta.sin()) / theta**3)
 
 
-def versine_rest(angle: Angle) -> Tensor:
-    """(theta^2 / 2 - 1 + cos(theta)) / theta^4, by half the angle."""
-    half = angle.theta / 2
-    return angle.select(_VERSINE_REST, (1 - (half.sin() / half).square()) / (2 * angle.theta**2))
-
-
-def fifth(angle: Angle) -> Tensor:
-    """(2 theta - 3 sin(theta) + theta cos(theta)) / (2 theta^5)."""
+def versine_slope(angle: Angle) -> Tensor:
+    """Twice the derivative of `versine` with respect to theta^2."""
     theta = angle.theta
-    return angle.select(
-        _FIFTH, (2 * theta - 3 * theta.sin() + theta * theta.cos()) / (2 * theta**5)
-    )
+    closed_form = (theta * theta.sin() - 4 * (theta / 2).sin().square()) / theta**4
+    return angle.select(_VERSINE_SLOPE, closed_form)
+
+
+def sine_rest_slope(angle: Angle) -> Tensor:
+    """Twice the derivative of `sine_rest` with respect to theta^2."""
+    theta = angle.theta
+    closed_form = (3 * theta.sin() - theta * theta.cos() - 2 * theta) / theta**5
+    return angle.select(_SINE_REST_SLOPE, closed_form)
 
 
 def cotangent(angle: Angle) -> Tensor:

@@ -1,11 +1,12 @@
 """Rotations SO(3): the exponential map, its Jacobians, and other ways to write a rotation.
 
-Leading dimensions are free, float32 and float64 on any device. Rotation vectors phi are axis times
-angle [rad]; matrices act on column vectors. Values and gradients are right at phi = 0, and `log` is
-right up to and at pi.
+Leading dimensions are free, float32 and float64 on CPU and CUDA. Rotation vectors phi are axis
+times angle [rad]; matrices act on column vectors. Values and gradients are right at phi = 0, and
+`log` is right up to and at pi.
 
-`log`, `angle`, `to_quaternion` and `to_rpy` refuse a matrix that is not a rotation. On a GPU that
-look at the values makes the host wait, so a training step passes `check=False`.
+`log`, `angle`, `to_quaternion` and `to_rpy` refuse a matrix that is not a rotation. To look at the
+values makes the host wait for a GPU, and is not possible under vmap or inside of a compiled graph:
+there, and in a training step, pass `check=False`. `normalize` waits too, for the SVD.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def log(R: Tensor, *, check: bool = True) -> Tensor:
     w, v = _half_angle(R, check)
     sine2 = (v * v).sum(-1)  # (...) sin^2(theta/2)
     small = sine2 < (SMALL_ANGLE / 2) ** 2
-    series = coefficients.horner(_TWICE_ARCSINE, torch.where(small, sine2, 0))
+    series = coefficients.horner(_TWICE_ARCSINE, sine2)
     sine = torch.where(small, 1, sine2).sqrt()
     theta_over_sine = torch.where(small, series, 2 * torch.atan2(sine, w) / sine)
     return (theta_over_sine.unsqueeze(-1) * v).to(R.dtype)
@@ -91,8 +92,8 @@ def left_jacobian(phi: Tensor) -> Tensor:
 def left_jacobian_inverse(phi: Tensor) -> Tensor:
     """Return the inverse of J_l (..., 3, 3), for angles below 2 pi, where J_l is singular."""
     check_tensor("phi", phi, 3)
-    angle = Angle.of(phi)
-    return _quadratic_in_hat(phi, torch.full_like(angle.theta, -0.5), coefficients.cotangent(angle))
+    minus_half = torch.full_like(phi[..., 0], -0.5)
+    return _quadratic_in_hat(phi, minus_half, coefficients.cotangent(Angle.of(phi)))
 
 
 def right_jacobian(phi: Tensor) -> Tensor:
@@ -111,6 +112,8 @@ def from_quaternion(q: Tensor, order: str = "wxyz") -> Tensor:
     A quaternion of length zero is no rotation and gives NaN.
     """
     check_tensor("q", q, 4)
+    # The result does not depend on the length, whose square could overflow or vanish.
+    q = q / q.detach().abs().amax(-1, keepdim=True)
     w, v = (q[..., 0], q[..., 1:]) if _scalar_first(order) else (q[..., 3], q[..., :3])
     s = 2 / (q * q).sum(-1)
     return _quadratic_in_hat(v, s * w, s)
@@ -137,17 +140,11 @@ def from_rpy(rpy: Tensor) -> Tensor:
 def to_rpy(R: Tensor, *, check: bool = True) -> Tensor:
     """Map rotations (..., 3, 3) to roll, pitch, yaw (..., 3) [rad] with pitch in [-pi/2, pi/2].
 
-    At pitch +-pi/2 roll and yaw turn about the same axis. There roll is zero (its gradient too) and
-    yaw takes all of the turn, so that `from_rpy` still returns R.
+    At pitch +-pi/2 roll and yaw turn about the same axis, and how they share the turn is left to
+    rounding. `from_rpy` still returns R, but their gradients mean nothing there.
     """
-    check_tensor("R", R, 3, 3)
-    if check:
-        check_rotation("R", R)
-    # Two entries of R are not looked at below; a NaN in them must come out as NaN too.
-    R = torch.where(R.isnan().any(-1).any(-1)[..., None, None], torch.nan, R)
-    sin_roll, cos_roll = R[..., 2, 1], R[..., 2, 2]  # both times cos(pitch)
-    locked = (sin_roll == 0) & (cos_roll == 0)
-    roll = torch.atan2(torch.where(locked, 0, sin_roll), torch.where(locked, 1, cos_roll))
+    R = _checked_rotation(R, check)
+    roll = torch.atan2(R[..., 2, 1], R[..., 2, 2])
     s, c = roll.sin(), roll.cos()
     # Undo the roll, R Rx(roll)^T = Rz(yaw) Ry(pitch): what is left is well conditioned at the lock.
     pitch = torch.atan2(-R[..., 2, 0], s * R[..., 2, 1] + c * R[..., 2, 2])
@@ -163,15 +160,16 @@ def normalize(M: Tensor) -> Tensor:
     unique (det M < 0 with equal least singular values, or rank below 2), it is one of them.
     """
     check_tensor("M", M, 3, 3)
+    dtype, M = M.dtype, M.double()  # the SVD of a float32 rotation is less of a rotation
     with torch.no_grad():
-        R0, V, s = _polar_decomposition(M)
+        R0, V, s = _polar_decomposition(M.detach())  # no forward gradient either
         # The rotation nearest to M + dM is R0 exp(w) with (tr(S) I - S) w = 2 vee(R0^T dM) to first
         # order, where S = R0^T M = V diag(s) V^T. An ambiguous direction gets no gradient.
         sums = s.sum(-1, keepdim=True) - s  # (..., 3) of pairs of singular values
         inverse = torch.where(sums > 1e-6 * s[..., :1], 1 / sums, 0)
         solve = V * inverse.unsqueeze(-2) @ V.mT
     w = solve @ (2 * vee(R0.mT @ M)).unsqueeze(-1)
-    return R0 @ exp(w.squeeze(-1))
+    return (R0 @ exp(w.squeeze(-1))).to(dtype)
 
 
 def _polar_decomposition(M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -186,16 +184,22 @@ def _polar_decomposition(M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return R, Vt.mT, s * sign
 
 
+def _checked_rotation(R: Tensor, check: bool) -> Tensor:
+    """Return rotations (..., 3, 3) in which one entry that is not finite makes all of them NaN."""
+    check_tensor("R", R, 3, 3)
+    if check:
+        check_rotation("R", R)
+    return torch.where(R.isfinite().all(-1).all(-1)[..., None, None], R, torch.nan)
+
+
 def _half_angle(R: Tensor, check: bool) -> tuple[Tensor, Tensor]:
     """Return cos(theta/2) >= 0 (...) and axis times sin(theta/2) (..., 3): the unit quaternion.
 
     4 q q^T is linear in R. Of its rows, all of them multiples of q, the longest is normalised.
     Always in float64: in float32 the roundings from here to `log` add up to 8e-7 rad near pi.
     """
-    check_tensor("R", R, 3, 3)
-    if check:
-        check_rotation("R", R)
-    r00, r01, r02, r10, r11, r12, r20, r21, r22 = R.double().flatten(-2).unbind(-1)
+    R = _checked_rotation(R, check).double()
+    r00, r01, r02, r10, r11, r12, r20, r21, r22 = R.flatten(-2).unbind(-1)
     diagonal = torch.stack(
         [1 + r00 + r11 + r22, 1 + r00 - r11 - r22, 1 - r00 + r11 - r22, 1 - r00 - r11 + r22], -1
     )

@@ -31,15 +31,17 @@ def test_so3_exp_prints_its_time_beside_that_of_scipy(capsys):
     assert all(case in printed for case in ["SciPy", "float64", "float32", "gradient"])
 
 
+BOUNDS = {  # in float64 and in float32
+    accuracy.round_trip: (1e-12, 5e-7),
+    accuracy.at_pi: (1e-6, 1e-6),
+    accuracy.against_scipy: (1e-12, 1e-6),
+    accuracy.white_noise: (1e-6, 5e-4),
+    accuracy.smooth_image: (1e-6, 1e-5),
+}
+
+
 @pytest.mark.parametrize(
-    "measure, bounds",
-    [
-        (accuracy.round_trip, (1e-12, 5e-7)),
-        (accuracy.at_pi, (1e-6, 1e-6)),
-        (accuracy.against_scipy, (1e-12, 1e-6)),
-        (accuracy.white_noise, (1e-6, 5e-4)),
-        (accuracy.smooth_image, (1e-6, 1e-5)),
-    ],
+    "measure, bounds", BOUNDS.items(), ids=lambda x: getattr(x, "__name__", "")
 )
 def test_the_errors_in_the_readme_are_bounded(measure, bounds):
     for dtype, bound in zip(accuracy.TYPES, bounds, strict=True):
@@ -47,6 +49,7 @@ def test_the_errors_in_the_readme_are_bounded(measure, bounds):
 
 
 def test_every_measure_is_bounded_by_a_test_and_printed(capsys, monkeypatch):
+    assert set(accuracy.MEASURES.values()) == set(BOUNDS)
     monkeypatch.setattr(accuracy, "MEASURES", {name: lambda _: 0.5 for name in accuracy.MEASURES})
     accuracy.main()
     printed = capsys.readouterr().out

@@ -53,15 +53,24 @@ def test_leading_dimensions_broadcast_or_are_refused():
         2 * torch.eye(3),
         torch.zeros(3, 3),
         torch.full((3, 3), torch.inf),
+        torch.diag(torch.tensor([torch.inf, 1, 1])),
         torch.tensor([[1.0, 0.01, 0], [0, 1, 0], [0, 0, 1]]),
     ],
-    ids=["reflection", "scaled", "zero", "infinite", "sheared"],
+    ids=["reflection", "scaled", "zero", "infinite", "one infinite", "sheared"],
 )
 def test_what_is_no_rotation_is_refused_with_its_place(wrong, dtype):
     batch = torch.eye(3, dtype=dtype).repeat(2, 3, 1, 1)
     batch[1, 2] = wrong
     with pytest.raises(ValueError, match=r"R: expected rotation matrices .* got at index \(1, 2\)"):
         check_rotation("R", batch)
+
+
+@pytest.mark.parametrize("dtype, limit", [(torch.float64, 1e-5), (torch.float32, 1e-3)], ids=str)
+def test_rounding_passes_and_more_does_not(dtype, limit):
+    eye = torch.eye(3, dtype=dtype)
+    check_rotation("R", (1 + 0.4 * limit) * eye)
+    with pytest.raises(ValueError, match=f"within {limit:g}, .* got at index \\(\\) "):
+        check_rotation("R", (1 + 0.6 * limit) * eye)
 
 
 def test_rotations_of_every_batch_shape_pass_and_so_does_nan(dtype):

@@ -12,11 +12,11 @@ from tests.geometry import SWITCH
 
 # Name, formula in theta, and the power of theta that it is multiplied with where it is used.
 FORMULAS = {
-    "sine": (lambda t: mpmath.sin(t) / t, 1),
-    "versine": (lambda t: (1 - mpmath.cos(t)) / t**2, 2),
+    "sine": (lambda t: mpmath.sin(t) / t, 0),
+    "versine": (lambda t: (1 - mpmath.cos(t)) / t**2, 0),
     "sine_rest": (lambda t: (t - mpmath.sin(t)) / t**3, 2),
-    "versine_rest": (lambda t: (t**2 / 2 - 1 + mpmath.cos(t)) / t**4, 2),
-    "fifth": (lambda t: (2 * t - 3 * mpmath.sin(t) + t * mpmath.cos(t)) / (2 * t**5), 3),
+    "versine_slope": (lambda t: (t * mpmath.sin(t) - 2 + 2 * mpmath.cos(t)) / t**4, 2),
+    "sine_rest_slope": (lambda t: (3 * mpmath.sin(t) - t * mpmath.cos(t) - 2 * t) / t**5, 3),
     "cotangent": (lambda t: (1 - t / 2 * mpmath.cot(t / 2)) / t**2, 2),
 }
 ANGLES = [
@@ -35,7 +35,7 @@ ANGLES = [
     3.0,
     3.1415,
 ]
-DIGITS = 150  # `fifth` cancels 48 of them at the least angle
+DIGITS = 150  # the slopes cancel 48 of them at the least angle
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -47,7 +47,10 @@ def test_agrees_with_many_digits_at_every_angle(name, dtype):
         expected = torch.tensor(
             [float(formula(mpmath.mpf(t))) for t in theta.tolist()], dtype=dtype
         )
-    _assert_accurate(got, expected, theta, power, 16 * torch.finfo(dtype).eps)
+    if dtype == torch.float32:  # computed in float64
+        assert torch.allclose(got, expected, rtol=torch.finfo(dtype).eps, atol=0)
+    else:
+        _assert_accurate(got, expected, theta, power, 16 * torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -68,6 +71,24 @@ def _assert_accurate(got, expected, theta, power, tolerance):
     series = theta < SMALL_ANGLE
     assert (error / expected.abs())[series].max() <= tolerance / 4
     assert (error * theta**power)[~series].max() <= tolerance
+
+
+@pytest.mark.parametrize(
+    "name, of", [("versine_slope", "versine"), ("sine_rest_slope", "sine_rest")]
+)
+def test_slopes_are_twice_the_derivatives_by_theta_squared(name, of):
+    theta2 = torch.tensor([0.5, 1, 4, 9], dtype=torch.float64, requires_grad=True)
+    value = getattr(coefficients, of)(Angle.of(_along_x(theta2.sqrt())))
+    (derivative,) = torch.autograd.grad(value.sum(), theta2)
+    slope = getattr(coefficients, name)(Angle.of(_along_x(theta2.detach().sqrt())))
+    assert torch.allclose(slope, 2 * derivative, rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_gradients_stay_finite_where_the_series_would_overflow(name):
+    phi = torch.tensor([1e60, 0, 0], dtype=torch.float64, requires_grad=True)
+    getattr(coefficients, name)(Angle.of(phi)).backward()
+    assert phi.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", FORMULAS)

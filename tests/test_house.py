@@ -57,6 +57,11 @@ def test_a_room_imports_only_what_it_may(room):
         assert not forbidden, f"{path.name} imports {forbidden}"
 
 
+def test_the_lie_groups_need_nothing_but_torch():
+    for path in sources("liegroups"):
+        assert imported_names(path) - sys.stdlib_module_names <= {"torch", "liegroups"}, path
+
+
 def test_the_rooms_form_no_circle():
     settled: set[str] = set()
     while settled != set(ROOMS):

@@ -166,6 +166,15 @@ def test_points_behind_the_camera_are_out_of_view_and_have_no_gradient():
     assert torch.equal(depth.grad, torch.zeros_like(depth))
 
 
+def test_points_are_in_view_down_to_the_nearest_distance():
+    z = torch.tensor([1.1, 0.9]) * layers.NEAREST
+    points = torch.stack([torch.zeros(2), torch.zeros(2), z, torch.ones(2)])[None]  # (1, 4, 2)
+    grid, depth = layers.project(points, torch.eye(3)[None], torch.eye(4)[None], 1, 2)
+    assert grid[0, 0].tolist() == [[-1, -1], [layers.OUT_OF_VIEW] * 2]
+    assert_close(depth.flatten(), z)
+    assert layers.NEAREST <= 1e-3  # [m] far below the least depth of a network, 0.1
+
+
 @pytest.mark.parametrize("z", [-1e-3, 0.0, 1e-30])
 def test_points_in_the_plane_of_the_camera_give_finite_gradients(z):
     points = torch.tensor([[[1.0], [2], [z], [1]]], requires_grad=True)
@@ -253,19 +262,26 @@ def test_gradient_of_warp():
 def test_a_coordinate_that_is_nan_gives_a_pixel_that_is_nan(coordinate):
     grid = torch.zeros(2, 3, 3, 2)
     grid[1, 2, 0, coordinate] = torch.nan
-    warped = layers.warp(torch.rand(2, 3, 4, 4), grid)
+    image = torch.rand(2, 3, 4, 4, requires_grad=True)
+    warped = layers.warp(image, grid.requires_grad_())
     assert warped[1, :, 2, 0].isnan().all()
     assert warped.isnan().sum() == 3
+    warped.nansum().backward()  # the gradient of grid_sample would crash here
+    assert image.grad.isfinite().all()
+    assert torch.equal(grid.grad[1, 2, 0], torch.zeros(2))
 
 
 def test_a_pose_that_is_nan_gives_an_image_that_is_nan():
     depth, K, inv_K, T = scene(6, 8, dtype=torch.float32)
     T = T.clone()
     T[1] = torch.nan
+    depth.requires_grad_()
     grid, _ = layers.project(layers.backproject(depth, inv_K), K, T, 6, 8)
     warped = layers.warp(torch.rand(2, 3, 6, 8), grid)
     assert warped[1].isnan().all()
     assert warped[0].isfinite().all()
+    warped.sum().backward()
+    assert depth.grad[0].isfinite().all()
 
 
 def test_images_one_pixel_wide_or_high_warp_onto_themselves():
@@ -332,6 +348,8 @@ def test_smoothness_of_a_ramp_is_its_slope_over_its_mean_times_the_weight_of_the
         torch.arange(9.0).remainder(2).expand(1, 3, 8, 9)
     )  # an edge of height 1 at every pixel
     assert_close(layers.edge_aware_smoothness(ramp, striped), torch.tensor(np.exp(-1) / 5).float())
+    opposed = torch.cat([striped[:, :1], 3 * (1 - striped[:, :1])], 1)  # 1 up where 3 down: mean 2
+    assert_close(layers.edge_aware_smoothness(ramp, opposed), torch.tensor(np.exp(-2) / 5).float())
     assert_close(
         layers.edge_aware_smoothness(ramp.mT, striped.mT),
         layers.edge_aware_smoothness(ramp, striped),
@@ -363,6 +381,7 @@ def calls(dtype=torch.float32, batch=2):
     grid, _ = layers.project(points, K, T, 6, 8)
     vectors = torch.randn(2, batch, 3, dtype=dtype)
     return {
+        "disp_to_depth": (torch.rand(batch, 1, 6, 8, dtype=dtype), 0.1, 100.0),
         "transformation_from_parameters": tuple(vectors),
         "backproject": (depth, inv_K),
         "project": (points, K, T, 6, 8),
@@ -428,6 +447,19 @@ def test_a_wrong_shape_is_refused_by_name(name, position, shape, message):
     arguments[position] = torch.zeros(shape)
     with pytest.raises(ValueError, match=message):
         getattr(layers, name)(*arguments)
+
+
+@pytest.mark.parametrize("name", calls())
+def test_half_precision_and_bytes_are_refused_by_name(name):
+    for position, argument in enumerate(calls()[name]):
+        for dtype in (torch.bfloat16, torch.uint8):
+            arguments = list(calls()[name])
+            if isinstance(argument, torch.Tensor):
+                arguments[position] = argument.to(dtype)
+                with pytest.raises(
+                    ValueError, match=r"^\w+: expected float32 or float64, got torch"
+                ):
+                    getattr(layers, name)(*arguments)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 5), (1, 1, 5, 1)], ids=str)

@@ -88,6 +88,7 @@ def test_inverse_is_that_of_the_matrix_and_of_the_twist():
     T = se3.exp(xi)
     assert_close(se3.inverse(T) @ T, EYE4.expand(20, 4, 4), atol=1e-14, rtol=0)
     assert_close(se3.inverse(T), se3.exp(-xi), atol=1e-13, rtol=0)
+    assert torch.equal(se3.inverse(T)[:, :3, :3], T[:, :3, :3].mT)  # without solving
     assert_close(se3.inverse(se3.inverse(T)), T, atol=1e-14, rtol=0)
 
 
@@ -129,6 +130,25 @@ def test_gradients_of_functions_of_a_twist(function, angle):
     assert gradcheck(function, (xi,))
 
 
+@pytest.mark.parametrize("angle", ANGLES)
+@pytest.mark.parametrize(
+    "function", [se3.exp, se3.left_jacobian, se3.left_jacobian_inverse], ids=lambda f: f.__name__
+)
+def test_values_and_gradients_in_float32_are_those_in_float64(function, angle):
+    xi = twists(angle).float()
+    values, gradients = [], []
+    for x in (xi.clone(), xi.double()):
+        x.requires_grad_()
+        value = function(x)
+        (
+            value * torch.linspace(-1, 1, value[0].numel()).view(value[0].shape).to(x)
+        ).sum().backward()
+        values.append(value.double())
+        gradients.append(x.grad.double())
+    assert_close(values[0], values[1], atol=3e-6, rtol=1e-6)
+    assert_close(gradients[0], gradients[1], atol=2e-5, rtol=2e-5)
+
+
 @pytest.mark.parametrize("angle", [*ANGLES, *NEAR_PI])
 def test_gradient_of_log_after_exp_is_the_identity(angle):
     for xi in twists(angle, 10):
@@ -152,6 +172,12 @@ def test_batches_that_do_not_fit_are_refused_by_name():
     T, R = torch.eye(4).expand(2, 4, 4), torch.eye(3).expand(2, 3, 3)
     with pytest.raises(ValueError, match=r"t: leading dimensions \(3,\) do not fit .* R, \(2,\)"):
         se3.from_rt(R, torch.zeros(3, 3))
+    with pytest.raises(ValueError, match=r"R: expected shape \(\.\.\., 3, 3\), got \(2, 4, 4\)"):
+        se3.from_rt(T, torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"t: expected shape \(\.\.\., 3\), got \(2, 1\)"):
+        se3.from_rt(R, torch.zeros(2, 1))
+    with pytest.raises(ValueError, match=r"T_a_b: expected shape .* got \(2, 3, 3\)"):
+        se3.transform(R, torch.zeros(2, 5, 3))
     with pytest.raises(ValueError, match=r"points_b: leading dimensions \(3,\) .* T_a_b, \(2,\)"):
         se3.transform(T, torch.zeros(3, 5, 3))
     with pytest.raises(ValueError, match=r"points_b: expected shape \(\.\.\., N, 3\), got \(3,\)"):
@@ -167,7 +193,8 @@ def test_log_refuses_what_is_no_motion_unless_unchecked():
     scaled = torch.diag(torch.tensor([1.0, 1, 1, 2]))
     with pytest.raises(ValueError, match=r"T\[\.\.\., :3, :3\]: expected rotation matrices"):
         se3.log(reflected)
-    with pytest.raises(ValueError, match=r"T: expected the last row 0 0 0 1, got at index \(1,\)"):
+    with pytest.raises(ValueError, match=r"T: expected a last row of 0 0 0 1, got at index \(1,\)"):
         se3.log(torch.stack([torch.eye(4), scaled]))
     for wrong in (reflected, scaled):
         se3.log(wrong, check=False)
+    se3.log(torch.diag(torch.tensor([1.0, 1, 1, 1 + 1e-6])))  # rounding of a product

@@ -18,7 +18,22 @@ from tests.geometry import ANGLES, NEAR_PI, SWITCH, matrix_exponential_law, rota
 
 EYE = torch.eye(3, dtype=torch.float64)
 ROUND_TRIP = {torch.float64: 1e-12, torch.float32: 5e-7}
-ROUND_TRIP_ANGLES = [0.0, 1e-12, 1e-9, 1e-6, 1e-3, *SWITCH, 0.5, 1.0, 2.0, 3.0, *NEAR_PI]
+ROUND_TRIP_ANGLES = [
+    0.0,
+    1e-12,
+    1e-9,
+    1e-6,
+    1e-3,
+    0.05,
+    *SWITCH,
+    0.15,
+    0.19,
+    0.5,
+    1.0,
+    2.0,
+    3.0,
+    *NEAR_PI,
+]
 
 vectors = st.lists(st.floats(-10, 10), min_size=3, max_size=3).map(
     lambda x: torch.tensor(x, dtype=torch.float64)
@@ -38,6 +53,23 @@ def test_log_undoes_exp(angle, dtype, device):
     phi = rotation_vectors(angle, 1000).to(dtype=dtype, device=device)
     error = (so3.log(so3.exp(phi)) - phi).double().norm(dim=-1)
     assert error.max() <= ROUND_TRIP[dtype]
+
+
+def test_log_undoes_exp_in_float32_where_rounding_is_worst():
+    phi = torch.tensor([1.1870414018630981, 1.1904689073562622, 1.2048413753509521])  # 2.07 rad
+    assert (so3.log(so3.exp(phi)) - phi).norm() <= ROUND_TRIP[torch.float32]
+    angles = math.pi * torch.rand(100_000, 1)
+    phi = angles * torch.nn.functional.normalize(torch.randn(100_000, 3), dim=-1)
+    phi = phi[angles[:, 0] < math.pi - 1e-4]
+    assert (so3.log(so3.exp(phi)) - phi).double().norm(dim=-1).max() <= ROUND_TRIP[torch.float32]
+
+
+@pytest.mark.parametrize("angle", ROUND_TRIP_ANGLES)
+def test_log_and_angle_lose_no_digits_in_float64(angle):
+    phi = rotation_vectors(angle, 1000)
+    digits = 4 * torch.finfo(torch.float64).eps * angle
+    assert (so3.log(so3.exp(phi)) - phi).abs().max() <= digits
+    assert (so3.angle(so3.exp(phi)) - phi.norm(dim=-1)).abs().max() <= digits
 
 
 @pytest.mark.parametrize("gap", [0, 1e-16, 1e-12, 1e-9, 1e-7, 1e-5])
@@ -208,8 +240,12 @@ def test_gradient_of_from_quaternion():
     assert gradcheck(so3.from_quaternion, (q, "xyzw"))
 
 
-def test_a_quaternion_of_length_zero_is_no_rotation():
+@pytest.mark.parametrize("length", [1e-38, 1e-20, 1e20, 1e38])
+def test_no_length_of_a_quaternion_but_zero_is_too_long_or_short(length):
+    turned = torch.diag(torch.tensor([1.0, -1, -1]))
+    assert torch.equal(so3.from_quaternion(torch.tensor([0, length, 0, 0])), turned)
     assert so3.from_quaternion(torch.zeros(4)).isnan().all()
+    assert so3.from_quaternion(torch.tensor([0, torch.inf, 0, 0])).isnan().all()
 
 
 def test_an_unknown_order_is_refused():
@@ -236,6 +272,28 @@ def test_rpy_reproduce_the_rotation_at_gimbal_lock(pitch, off):
     angles[:, 1] = pitch - math.copysign(off, pitch)
     R = so3.from_rpy(angles)
     assert_close(so3.from_rpy(so3.to_rpy(R)), R, atol=1e-14, rtol=0)
+    A = so3.exp(torch.randn(100, 3, dtype=torch.float64))
+    rounded = A.mT @ (A @ R)  # so that no digit of the small entries can be relied on
+    assert_close(so3.from_rpy(so3.to_rpy(rounded)), R, atol=1e-14, rtol=0)
+    assert so3.to_rpy(rounded)[:, 1].abs().max() <= math.pi / 2
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0], ids=["up", "down"])
+@pytest.mark.parametrize("yaw", [0.0, 0.7, 2.5, -3.0])
+def test_rpy_of_an_exact_lock_have_no_roll(sign, yaw):
+    R_pitch = torch.tensor([[0, 0, sign], [0, 1, 0], [-sign, 0, 0]], dtype=torch.float64)
+    R = so3.exp(torch.tensor([0, 0, yaw], dtype=torch.float64)) @ R_pitch
+    rpy = so3.to_rpy(R)
+    assert_close(rpy, torch.tensor([0, sign * math.pi / 2, yaw], dtype=torch.float64))
+    assert_close(so3.from_rpy(rpy), R, atol=1e-15, rtol=0)
+
+
+@pytest.mark.parametrize("quarter", [-1, 1, 2])
+def test_rpy_of_exact_quarter_turns_about_x_are_all_roll(quarter):
+    c, s = [(0, -1), (1, 0), (0, 1), (-1, 0)][quarter + 1]
+    R = torch.tensor([[1, 0, 0], [0, c, -s], [0, s, c]], dtype=torch.float64)
+    expected = torch.tensor([quarter * math.pi / 2, 0, 0], dtype=torch.float64)
+    assert_close(so3.to_rpy(R), expected, atol=1e-15, rtol=0)
 
 
 def test_rpy_gradients_are_right_and_finite_at_the_lock():
@@ -254,6 +312,8 @@ def test_rpy_gradients_are_right_and_finite_at_the_lock():
 def test_normalize_leaves_rotations_alone(dtype):
     R = so3.exp(2 * torch.randn(1000, 3, dtype=dtype))
     assert_close(so3.normalize(R), R, atol=10 * torch.finfo(dtype).eps, rtol=0)
+    result = so3.normalize(R.float())  # the rounding of its entries is all that is left
+    assert (result.mT @ result - torch.eye(3)).abs().max() <= 2 * torch.finfo(torch.float32).eps
 
 
 def test_normalize_solves_the_orthogonal_procrustes_problem_as_scipy_does():
@@ -269,7 +329,22 @@ def test_normalize_solves_the_orthogonal_procrustes_problem_as_scipy_does():
 def test_gradient_of_normalize(noise):
     M = so3.exp(torch.randn(10, 3, dtype=torch.float64))
     M = (M + noise * torch.randn(10, 3, 3, dtype=torch.float64)).requires_grad_()
-    assert gradcheck(so3.normalize, (M,))
+    assert gradcheck(so3.normalize, (M,), check_forward_ad=True)
+
+
+def test_gradient_of_normalize_of_a_thin_matrix():
+    U, V = so3.exp(torch.randn(2, 3, dtype=torch.float64))
+    M = (U @ torch.diag(torch.tensor([1, 4e-3, 2e-3], dtype=torch.float64)) @ V).requires_grad_()
+    assert gradcheck(so3.normalize, (M,), eps=1e-8, atol=1e-4)
+
+
+def test_normalize_is_blind_to_scale():
+    M = torch.randn(3, 3, dtype=torch.float64)
+    J = torch.autograd.functional.jacobian(so3.normalize, M)
+    for scale in (1e-9, 1e9):
+        assert_close(so3.normalize(scale * M), so3.normalize(M), atol=1e-14, rtol=0)
+        J_scaled = torch.autograd.functional.jacobian(so3.normalize, scale * M)
+        assert_close(scale * J_scaled, J, atol=1e-12, rtol=0)
 
 
 def test_normalize_is_finite_where_the_answer_is_not_unique():
@@ -279,8 +354,9 @@ def test_normalize_is_finite_where_the_answer_is_not_unique():
     R = so3.normalize(M)
     assert_close(R @ R.mT, EYE.expand(2, 3, 3))
     assert_close(torch.linalg.det(R), torch.ones(2, dtype=torch.float64))
-    R.sum().backward()
+    (R * torch.randn(2, 3, 3)).sum().backward()
     assert M.grad.isfinite().all()
+    assert torch.equal(M.grad[0], torch.zeros(3, 3, dtype=torch.float64))
 
 
 # Bad input
@@ -293,3 +369,7 @@ def test_what_is_no_rotation_is_refused_unless_unchecked(function):
     with pytest.raises(ValueError, match="R: expected rotation matrices .* got at index"):
         function(2 * torch.eye(3))
     function(2 * torch.eye(3), check=False)
+    infinite = torch.diag(torch.tensor([torch.inf, 1, 1]))
+    with pytest.raises(ValueError, match="R: expected rotation matrices .* got at index"):
+        function(infinite)
+    assert function(infinite, check=False).isnan().all()
