@@ -1,16 +1,17 @@
 # On a machine that has only Python (3.10 or newer) and make, `make demo` and `make test` do all:
 # they create .venv, install what they need, and run. A second run installs nothing.
-# Another interpreter or place: make test PYTHON=python3.12 VENV=.venv312
+# Another interpreter beside it: make test PYTHON=python3.12 VENV=.venv312
 
 PYTHON ?= python3
-VENV ?= .venv
+VENV := .venv
 
 python := $(VENV)/bin/python
 pip_install := $(python) -m pip install --disable-pip-version-check --constraint constraints.txt
+created := $(VENV)/.created
 runtime := $(VENV)/.runtime-installed
 development := $(VENV)/.development-installed
 
-.PHONY: demo test lint bench help constraints clean
+.PHONY: demo test lint bench constraints clean help anew
 
 demo: $(runtime) ## install the program and print this list
 	@echo "Installed in $(VENV):"
@@ -26,30 +27,35 @@ lint: $(development) ## run the linter and the format check
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 
-bench: $(development) ## measure the parts: errors, and times as ratios
+bench: $(runtime) ## measure the parts: errors, and times as ratios
 	$(python) -m benchmarks.accuracy
 	$(python) -m benchmarks.so3_exp
 
 constraints: $(development) ## choose the newest versions anew and write constraints.txt
 	$(python) -m pip install --disable-pip-version-check --quiet uv
-	$(python) -m uv pip compile --universal --python-version 3.10 --upgrade --no-annotate --quiet \
-	--custom-compile-command "make constraints" --output-file constraints.txt requirements-dev.txt
+	$(python) -m uv pip compile --universal --python-version 3.10 --upgrade --prerelease disallow \
+	--no-annotate --quiet --custom-compile-command "make constraints" \
+	--output-file constraints.txt requirements-dev.txt
 
 clean: ## remove the virtual environment and the caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## print this list
 	@echo "Commands:"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1: \2/p' Makefile
 
-$(python):
+# The stamp stands for a complete environment. One whose creation was interrupted, or whose Python
+# has gone since (an upgrade of the system), is made anew.
+$(created): $(shell $(python) -c pass > /dev/null 2>&1 || echo anew)
 	@$(PYTHON) -c 'import sys; \
 	sys.exit("make: Python 3.10 or newer is needed, $(PYTHON) is " + sys.version.split()[0] \
 	+ ". Name another: make PYTHON=python3.12") if sys.version_info < (3, 10) else None'
-	@$(PYTHON) -m venv --clear $(VENV) || { echo "make: $(PYTHON) could not make a virtual \
-	environment. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "make: $(PYTHON) could not make $(VENV). \
+	Where its venv module is missing, on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@touch $@
 
-$(runtime): requirements.txt constraints.txt | $(python)
+$(runtime): requirements.txt constraints.txt $(created)
 	$(pip_install) --requirement requirements.txt
 	@touch $@
 

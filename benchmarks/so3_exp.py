@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     print(
         f"{args.count} rotation vectors, median of {args.repeats} interleaved runs, "
-        f"torch {torch.__version__} on {torch.get_num_threads()} threads, SciPy {scipy.__version__}"
+        f"torch {torch.__version__} on {torch.get_num_threads()} threads, "
+        f"SciPy {scipy.__version__} on one"
     )
     print(table(measure(args.count, args.repeats), reference=SCIPY))
 

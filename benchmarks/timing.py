@@ -1,4 +1,4 @@
-"""Timing that can be trusted on a shared machine: interleaved repetitions and their medians."""
+"""Timing for machines with other work to do: interleaved repetitions and their medians."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Callable
 def interleaved_medians(cases: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Run all cases in turn, `repeats` times after one warm-up, and return median times [s].
 
-    Taking turns exposes every case to the same disturbances, so that ratios between cases hold even
-    where the times themselves do not.
+    Taking turns exposes every case to the same disturbances, and a median forgets a few of them.
+    A machine that stays busy still hurts those cases more that use more threads.
     """
     times: dict[str, list[float]] = {name: [] for name in cases}
     for repeat in range(repeats + 1):

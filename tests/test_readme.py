@@ -1,19 +1,22 @@
-"""What the README tells a newcomer to type works, and its requirements are what it says."""
+"""What the README tells a newcomer to type exists and works."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE).group(1).split())
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 
 
 def blocks(language: str) -> list[str]:
@@ -22,37 +25,47 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[str]:
     lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-    inline = re.findall(r"`(make [^`]+|pip install [^`]+)`", README)
+    inline = re.findall(r"`((?:make|python|python3|pip|\.venv/bin/python) [^`]+)`", README)
     return [line for line in lines if line] + inline
 
 
-def requirements(name: str) -> list[Requirement]:
-    lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
-    return [Requirement(line) for line in lines if line and not line.startswith("-r")]
+def make(*arguments: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
+    run = subprocess.run(
+        ["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def check_pip(words: list[str]) -> None:
+    assert words[0] == "install"
+    for option, value in zip(words[1::2], words[2::2], strict=True):
+        assert option in ("-r", "-c")
+        assert (ROOT / value).is_file()
 
 
 @pytest.mark.parametrize("command", commands())
 def test_every_command_exists(command):
     words = command.split()
     if words[0] == "make":
-        if shutil.which("make") is None:
-            pytest.skip("no make here")
-        targets = [word for word in words[1:] if "=" not in word]
-        run = subprocess.run(["make", "-n", *targets], cwd=ROOT, capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr
+        assert {word for word in words[1:] if "=" not in word} <= TARGETS
+    elif words[0] == "pip":
+        check_pip(words[1:])
     elif words[:3] == ["python3", "-m", "venv"]:
         assert words[3:] == [".venv"]
-    elif "pip" in words:
-        assert all((ROOT / word).exists() for word in words if word.endswith(".txt"))
-    elif words[:2] == [".venv/bin/python", "-m"]:
+    elif words[1:3] == ["-m", "pip"]:
+        check_pip(words[3:])
+    elif words[1] == "-m":
         assert importlib.util.find_spec(words[2]) is not None
     else:
         pytest.fail(f"no test knows how to check: {command}")
 
 
-def test_there_is_something_to_check():
-    assert len(commands()) >= 6
+def test_there_is_something_to_check_and_nothing_that_is_not():
+    assert len(commands()) >= 8
     assert len(blocks("python")) >= 2
+    assert set(re.findall(r"^```(\w+)$", README, re.MULTILINE)) == {"bash", "python"}
 
 
 @pytest.mark.parametrize("code", blocks("python"))
@@ -65,43 +78,19 @@ def test_every_example_runs_and_its_shapes_are_as_the_comments_say(code):
         assert tuple(names[name].shape) == tuple(int(n) for n in shape.split(", ")), name
 
 
-def test_the_make_targets_that_are_documented_are_all_listed_by_make_help():
-    if shutil.which("make") is None:
-        pytest.skip("no make here")
-    printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True).stdout
-    for target in ("demo", "test", "lint", "bench", "help"):
+@needs_make
+def test_make_lists_its_commands():
+    printed = make("help")
+    for target in TARGETS - {"anew"}:
         assert f"  make {target}: " in printed
 
 
-# Requirements
-
-
-def test_the_ranges_admit_the_oldest_and_the_newest_pair():
-    by_name = {
-        requirement.name: requirement.specifier for requirement in requirements("requirements.txt")
-    }
-    for torch_version, torchvision_version in [("2.11.0", "0.26.0"), ("2.15.0", "0.29.2")]:
-        assert torch_version in by_name["torch"]
-        assert torchvision_version in by_name["torchvision"]
-    assert "2.10.0" not in by_name["torch"]
-    assert "opencv-python" not in by_name  # cv2 without a display
-
-
-@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
-def test_the_constraints_pin_one_version_within_the_ranges_for_every_python(python):
-    environment = {"python_version": python, "python_full_version": f"{python}.0"}
-    pins: dict[str, str] = {}
-    for pin in requirements("constraints.txt"):
-        if pin.marker is None or pin.marker.evaluate(environment):
-            assert pin.name.lower() not in pins, f"two pins of {pin.name} for Python {python}"
-            pins[pin.name.lower()] = str(pin.specifier).removeprefix("==")
-    for requirement in requirements("requirements.txt") + requirements("requirements-dev.txt"):
-        if requirement.marker is None or requirement.marker.evaluate(environment):
-            assert pins[requirement.name.lower()] in requirement.specifier, requirement.name
-
-
-def test_what_is_installed_satisfies_the_requirements():
-    for requirement in requirements("requirements.txt"):
-        assert requirement.specifier.contains(version(requirement.name), prereleases=True)
-    with pytest.raises(PackageNotFoundError):  # two packages that own cv2 break each other
-        version("opencv-python")
+@needs_make
+def test_make_test_lints_and_tests_and_continuous_integration_runs_it_alone():
+    lines = make("-n", "test").splitlines()
+    for end in ("-m ruff check .", "-m ruff format --check .", "-m pytest"):
+        assert any(line.endswith(end) for line in lines), end
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert script[-1] == "make test"
+    assert "set -euo pipefail" in script
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
