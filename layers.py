@@ -159,7 +159,7 @@ def ssim_loss(x: Tensor, y: Tensor) -> Tensor:
     if min(height, width) < 2:
         raise ValueError(f"x: expected at least 2x2 pixels, got {tuple(x.shape)}")
     x, y = F.pad(x, (1, 1, 1, 1), mode="reflect"), F.pad(y, (1, 1, 1, 1), mode="reflect")
-    mean_x, mean_y = _window_mean(x), _window_mean(y)
+    mean_x, mean_y = _window_mean(x), _window_mean(y)  # (B, C, H, W)
     variance_x = _window_mean(x * x) - mean_x * mean_x
     variance_y = _window_mean(y * y) - mean_y * mean_y
     covariance = _window_mean(x * y) - mean_x * mean_y
@@ -191,7 +191,7 @@ def edge_aware_smoothness(disp: Tensor, image: Tensor) -> Tensor:
         )
     if min(height, width) < 2:
         raise ValueError(f"disp: expected at least 2x2 pixels, got {tuple(disp.shape)}")
-    disp = disp / disp.mean((2, 3), keepdim=True).clamp(min=1e-7)
+    disp = disp / disp.mean((2, 3), keepdim=True).clamp(min=1e-7)  # (B, 1, H, W)
 
     def along(axis: int) -> Tensor:
         edge = image.diff(dim=axis).abs().mean(1, keepdim=True)

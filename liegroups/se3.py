@@ -116,9 +116,9 @@ def _jacobian_coupling(rho: Tensor, phi: Tensor) -> Tensor:
     as equation 7.86 of Barfoot, State Estimation for Robotics (2017), with fewer products.
     """
     angle = Angle.of(phi)
-    P, Phi = so3.hat(rho), so3.hat(phi)
+    P, Phi = so3.hat(rho), so3.hat(phi)  # (..., 3, 3)
     b, c = coefficients.versine(angle), coefficients.sine_rest(angle)
-    half_dtheta2 = (rho * phi).sum(-1)  # (...)
+    half_dtheta2 = (rho * phi).sum(-1)  # (...) theta^2 = phi . phi changes by 2 phi . rho
     db = coefficients.versine_slope(angle) * half_dtheta2
     dc = coefficients.sine_rest_slope(angle) * half_dtheta2
     b, c, db, dc = (x[..., None, None] for x in (b, c, db, dc))

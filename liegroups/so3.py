@@ -144,7 +144,7 @@ def to_rpy(R: Tensor, *, check: bool = True) -> Tensor:
     rounding. `from_rpy` still returns R, but their gradients mean nothing there.
     """
     R = _checked_rotation(R, check)
-    roll = torch.atan2(R[..., 2, 1], R[..., 2, 2])
+    roll = torch.atan2(R[..., 2, 1], R[..., 2, 2])  # (...)
     s, c = roll.sin(), roll.cos()
     # Undo the roll, R Rx(roll)^T = Rz(yaw) Ry(pitch): what is left is well conditioned at the lock.
     pitch = torch.atan2(-R[..., 2, 0], s * R[..., 2, 1] + c * R[..., 2, 2])
@@ -167,8 +167,8 @@ def normalize(M: Tensor) -> Tensor:
         # order, where S = R0^T M = V diag(s) V^T. An ambiguous direction gets no gradient.
         sums = s.sum(-1, keepdim=True) - s  # (..., 3) of pairs of singular values
         inverse = torch.where(sums > 1e-6 * s[..., :1], 1 / sums, 0)
-        solve = V * inverse.unsqueeze(-2) @ V.mT
-    w = solve @ (2 * vee(R0.mT @ M)).unsqueeze(-1)
+        solve = V * inverse.unsqueeze(-2) @ V.mT  # (..., 3, 3) inverse of tr(S) I - S
+    w = solve @ (2 * vee(R0.mT @ M)).unsqueeze(-1)  # (..., 3, 1) zero but for its gradient
     return (R0 @ exp(w.squeeze(-1))).to(dtype)
 
 

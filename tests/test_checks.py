@@ -33,6 +33,10 @@ def test_geometry_under_autocast_is_refused_and_not_silently_inexact():
         se3.transform(torch.eye(4), torch.rand(5, 3))
 
 
+def test_shapes_can_be_checked_without_numbers():
+    check_tensor("phi", torch.zeros(3, device="meta"), 3)
+
+
 def test_what_is_no_tensor_is_a_type_error():
     with pytest.raises(
         TypeError, match=r"phi: expected a tensor of shape \(\.\.\., 3\), got ndarray"
