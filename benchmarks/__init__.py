@@ -1,1 +1,4 @@
-"""Programs that time the parts and print ratios. Run one with `python -m benchmarks.NAME`."""
+"""Programs that measure the parts: errors, and times as ratios.
+
+Run one with `python -m benchmarks.NAME`.
+"""

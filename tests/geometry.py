@@ -45,3 +45,12 @@ def matrix_exponential_law(exp, left_jacobian, vee, x: Tensor) -> tuple[Tensor, 
     derivative = torch.autograd.functional.jacobian(exp, x)  # (n, n, d)
     columns = [vee(D @ torch.linalg.inv(exp(x))) for D in derivative.unbind(-1)]
     return left_jacobian(x), torch.stack(columns, -1)
+
+
+def value_and_gradient(function, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return function(x) and the gradient of a fixed weighted sum of its entries, as float64."""
+    x = x.clone().requires_grad_()
+    value = function(x)
+    weight = torch.linspace(-1, 1, value[0].numel()).view(value[0].shape).to(x.dtype)
+    (gradient,) = torch.autograd.grad((weight * value).sum(), x)
+    return value.detach().double(), gradient.double()

@@ -10,7 +10,7 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from liegroups import se3, so3
-from tests.geometry import ANGLES, NEAR_PI, matrix_exponential_law, twists
+from tests.geometry import ANGLES, NEAR_PI, matrix_exponential_law, twists, value_and_gradient
 
 EYE4 = torch.eye(4, dtype=torch.float64)
 EYE6 = torch.eye(6, dtype=torch.float64)
@@ -136,17 +136,10 @@ def test_gradients_of_functions_of_a_twist(function, angle):
 )
 def test_values_and_gradients_in_float32_are_those_in_float64(function, angle):
     xi = twists(angle).float()
-    values, gradients = [], []
-    for x in (xi.clone(), xi.double()):
-        x.requires_grad_()
-        value = function(x)
-        (
-            value * torch.linspace(-1, 1, value[0].numel()).view(value[0].shape).to(x)
-        ).sum().backward()
-        values.append(value.double())
-        gradients.append(x.grad.double())
-    assert_close(values[0], values[1], atol=3e-6, rtol=1e-6)
-    assert_close(gradients[0], gradients[1], atol=2e-5, rtol=2e-5)
+    value, gradient = value_and_gradient(function, xi)
+    expected_value, expected_gradient = value_and_gradient(function, xi.double())
+    assert_close(value, expected_value, atol=3e-6, rtol=1e-6)
+    assert_close(gradient, expected_gradient, atol=2e-5, rtol=2e-5)
 
 
 @pytest.mark.parametrize("angle", [*ANGLES, *NEAR_PI])
