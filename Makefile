@@ -27,9 +27,13 @@ lint: $(development) ## run the linter and the format check
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 
-bench: $(runtime) ## measure the parts: errors, and times as ratios
+bench: $(development) ## measure the parts: errors, and times as ratios
 	$(python) -m benchmarks.accuracy
 	$(python) -m benchmarks.so3_exp
+	$(python) -m benchmarks.inertial
+	$(python) -m benchmarks.recording
+	$(python) -m benchmarks.fusion
+	$(python) -m benchmarks.imu_matching
 
 constraints: $(development) ## choose the newest versions anew and write constraints.txt
 	$(python) -m pip install --disable-pip-version-check --quiet uv

@@ -29,5 +29,6 @@ def table(medians: dict[str, float], reference: str) -> str:
     lines = [f"{'case':{width}}  median_ms  times {reference}"]
     for name, seconds in medians.items():
         ratio = seconds / medians[reference]
-        lines.append(f"{name:{width}}  {1e3 * seconds:9.1f}  {ratio:.2f}")
+        shown = f"{ratio:.2f}" if ratio >= 0.1 else f"1/{1 / ratio:.0f}"
+        lines.append(f"{name:{width}}  {1e3 * seconds:9.1f}  {shown}")
     return "\n".join(lines)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
+from torch.testing import assert_close
 
-from benchmarks import accuracy, so3_exp, timing
+from benchmarks import accuracy, fusion, inertial, recording, so3_exp, timing
+from ekf.noise import preset
 
 
 def test_cases_take_turns_and_the_warm_up_is_not_counted(monkeypatch):
@@ -24,10 +28,12 @@ def test_cases_take_turns_and_the_warm_up_is_not_counted(monkeypatch):
 
 
 def test_the_table_shows_milliseconds_and_ratios():
-    assert timing.table({"plain": 0.02, "ours": 0.005}, reference="plain").splitlines() == [
+    medians = {"plain": 0.02, "ours": 0.005, "best": 0.0001}
+    assert timing.table(medians, reference="plain").splitlines() == [
         "case   median_ms  times plain",
         "plain       20.0  1.00",
         "ours         5.0  0.25",
+        "best         0.1  1/200",
     ]
 
 
@@ -59,3 +65,110 @@ def test_every_measure_is_bounded_by_a_test_and_printed(capsys, monkeypatch):
     accuracy.main()
     printed = capsys.readouterr().out
     assert printed.count("5.0e-01") == 2 * len(accuracy.MEASURES)
+
+
+def test_the_loop_that_preintegration_is_timed_against_computes_the_same():
+    dt, gyro, accel = inertial.samples(3, torch.float64)
+    motion = inertial.preintegrate(dt, gyro, accel)
+    for i in range(3):
+        R, position, velocity = inertial.integrate_one(
+            dt[i].numpy(), gyro[i].numpy(), accel[i].numpy()
+        )
+        assert_close(motion.R_b0_b1[i], torch.tensor(R))
+        assert_close(motion.position[i], torch.tensor(position))
+        assert_close(motion.velocity[i], torch.tensor(velocity))
+
+
+def test_inertial_prints_preintegration_and_filter(capsys):
+    inertial.main(["--intervals", "200", "--pairs", "2", "--repeats", "1"])
+    printed = capsys.readouterr().out
+    assert "200 intervals of 11 steps" in printed
+    for case in (
+        "loop over samples",
+        "float64",
+        "float32",
+        "Jacobians",
+        "2 pairs, forward and backward",
+    ):
+        assert case in printed
+
+
+def test_the_calibrated_noise_is_more_honest_than_the_published_and_follows_the_better_sensor():
+    for networks in fusion.SITUATIONS.values():
+        published, calibrated = (
+            fusion.measure(p, networks, 200) for p in ("published", "calibrated")
+        )
+        assert abs(np.log(calibrated.nees / 6)) < abs(np.log(published.nees / 6))
+        assert calibrated.nees < 15
+        # Published: whatever the camera sees, the fused motion is the IMU's.
+        assert published.fused_m == pytest.approx(published.imu_m, rel=0.01)
+        assert calibrated.fused_m < 1.01 * max(calibrated.camera_m, calibrated.imu_m)
+
+
+def test_fusion_prints_a_line_for_each_situation_and_preset(capsys):
+    fusion.main(["--pairs", "20"])
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 2 * len(fusion.SITUATIONS)
+
+
+@pytest.fixture(scope="module")
+def kitti_recording():
+    pytest.importorskip("gtsam")
+    return recording.read_recording()
+
+
+def test_the_imu_reproduces_gps_on_a_real_recording(kitti_recording):
+    errors_m = recording.gps_errors_m(recording.windows(kitti_recording, 5))
+    assert len(errors_m) > 440  # of 470 seconds
+    assert np.median(errors_m) < 0.05
+    assert np.percentile(errors_m, 90) < 0.15
+
+
+def test_a_window_with_a_gap_is_left_out(kitti_recording):
+    assert kitti_recording.gps_time[0] < kitti_recording.time[1] - 1  # there the recording has one
+    before_the_gap = kitti_recording.time[0] - 1e-6
+    from_the_start = kitti_recording._replace(
+        gps_time=np.concatenate([[before_the_gap + 1e-6], kitti_recording.gps_time[1:]])
+    )
+    assert len(recording.windows(from_the_start, 5)) == (len(from_the_start.gps_time) - 1) // 5 - 1
+
+
+def test_the_calibrated_densities_explain_the_errors_on_a_real_recording(kitti_recording):
+    found = recording.windows(kitti_recording, 10)[::3]
+    values = {n: recording.reduced_chi_square(found, *d) for n, d in recording.DENSITIES.items()}
+    assert 0.5 < values["calibrated"] < 2
+    assert values["published"] < values["calibrated"] < values["GTSAM's"]
+    noise = preset("calibrated")
+    assert recording.DENSITIES["calibrated"] == (noise.gyro_density, noise.accel_density)
+
+
+@pytest.mark.parametrize("steps", [10, 100])
+def test_gtsam_differs_by_the_rule_of_integration_alone_on_a_real_recording(kitti_recording, steps):
+    # GTSAM's rule takes one sample for a step, ours the mean of two: by half of how much rate and
+    # force change from the first sample to the last, times the step.
+    dt, gyro, accel = recording.random_intervals(kitti_recording, steps, 1000)
+    as_measured = recording.gtsam_differences(kitti_recording, steps, 1000, by_our_rule=False)
+    our_means = recording.gtsam_differences(kitti_recording, steps, 1000, by_our_rule=True)
+    bounds = {10: (1e-7, 1e-9, 1e-7), 100: (3e-5, 3e-5, 1e-4)}[steps]
+    for rest, raw, bound in zip(our_means, as_measured, bounds, strict=True):
+        assert rest.max() < bound
+        assert np.median(rest) < 1e-3 * np.median(raw)
+    if steps == 10:
+        motion = inertial.preintegrate(dt, gyro, accel)
+        force_b0 = (motion.rotation @ accel.unsqueeze(-1)).squeeze(-1)
+        expected = 0.5 * 0.01 * (force_b0[:, -1] - force_b0[:, 0]).norm(dim=-1)
+        assert np.corrcoef(expected, as_measured.velocity_m_s)[0, 1] > 0.95
+
+
+def test_without_gtsam_the_recording_is_left_out(capsys, monkeypatch):
+    monkeypatch.setattr(recording.importlib.util, "find_spec", lambda name: None)
+    recording.main([])
+    assert "left out: needs GTSAM" in capsys.readouterr().out
+
+
+def test_recording_prints_all_comparisons(capsys, monkeypatch, kitti_recording):
+    monkeypatch.setattr(recording, "reduced_chi_square", lambda *_: 0.125)
+    recording.main(["--count", "20"])
+    printed = capsys.readouterr().out
+    assert printed.count("median error") == 3
+    assert printed.count("0.12, 0.12") == len(recording.DENSITIES)
+    assert printed.count("our means") == printed.count("as measured") == 2

@@ -17,7 +17,10 @@ ROOT = Path(__file__).parent.parent
 ROOMS: dict[str, set[str]] = {
     "liegroups": set(),
     "layers": {"liegroups"},
-    "benchmarks": {"liegroups", "layers"},
+    "ekf": {"liegroups"},
+    "datasets": {"liegroups", "ekf"},
+    "match_kitti_imu": {"datasets"},
+    "benchmarks": {"liegroups", "layers", "ekf", "datasets"},
 }
 NOT_ROOMS = {"tests", "data", "runs"}
 

@@ -1,7 +1,8 @@
-"""What the README tells a newcomer to type exists and works."""
+"""What the README and the pages in docs tell a newcomer to type exists and works."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
@@ -13,6 +14,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = "\n".join(
+    path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))
+)
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE).group(1).split())
 
@@ -20,12 +24,12 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make he
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", PAGES, re.DOTALL)
 
 
 def commands() -> list[str]:
     lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-    inline = re.findall(r"`((?:make|python|python3|pip|\.venv/bin/python) [^`]+)`", README)
+    inline = re.findall(r"`((?:make|python|python3|pip|\.venv/bin/python) [^`]+)`", PAGES)
     return [line for line in lines if line] + inline
 
 
@@ -45,6 +49,12 @@ def check_pip(words: list[str]) -> None:
         assert (ROOT / value).is_file()
 
 
+def check_program(name: str, arguments: list[str]) -> None:
+    """A program of ours reads its command line; the paths in it are the reader's own."""
+    program = importlib.import_module(name.removesuffix(".py"))
+    program.parse_args(arguments)
+
+
 @pytest.mark.parametrize("command", commands())
 def test_every_command_exists(command):
     words = command.split()
@@ -58,6 +68,8 @@ def test_every_command_exists(command):
         check_pip(words[3:])
     elif words[1] == "-m":
         assert importlib.util.find_spec(words[2]) is not None
+    elif words[0] == ".venv/bin/python":
+        check_program(words[1], words[2:])
     else:
         pytest.fail(f"no test knows how to check: {command}")
 
@@ -65,7 +77,7 @@ def test_every_command_exists(command):
 def test_there_is_something_to_check_and_nothing_that_is_not():
     assert len(commands()) >= 8
     assert len(blocks("python")) >= 2
-    assert set(re.findall(r"^```(\w+)$", README, re.MULTILINE)) == {"bash", "python"}
+    assert set(re.findall(r"^```(\w+)$", PAGES, re.MULTILINE)) == {"bash", "python"}
 
 
 @pytest.mark.parametrize("code", blocks("python"))

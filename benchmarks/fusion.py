@@ -1,0 +1,115 @@
+"""Print how consistent and how good each noise preset is: `python -m benchmarks.fusion`.
+
+Image pairs of simulated drives are fused with velocities, gravities and camera motions that are as
+wrong as networks are, whatever the preset believes. NEES is the squared error over the squared
+expected error, summed over the six numbers of a motion: 6 if the covariance is honest, more if the
+filter is too sure of itself, less if it is too modest.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.simulation import motion_error, nees, random_drive, simulate
+from ekf.filter import BA, BG, GRAV, TRANS, VEL, EKFModel
+from ekf.noise import PRESETS
+
+
+class Networks(NamedTuple):
+    """How wrong the networks are, as standard deviations."""
+
+    velocity_m_s: float
+    gravity_m_s2: float
+    camera_rad: float
+    camera_m: float
+
+
+# A velocity network is right to 0.2 m/s on streets that it has seen and to 2 m/s on others; gravity
+# is wrong by a tilt of some hundredths of a radian.
+SITUATIONS = {
+    "good camera, seen streets": Networks(0.2, 0.1, 1e-3, 0.02),
+    "good camera, new streets": Networks(2.0, 0.3, 1e-3, 0.02),
+    "fair camera, seen streets": Networks(0.2, 0.1, 3e-3, 0.1),
+    "fair camera, new streets": Networks(2.0, 0.3, 3e-3, 0.1),
+    "poor camera, seen streets": Networks(0.2, 0.1, 1e-2, 0.5),
+    "poor camera, new streets": Networks(2.0, 0.3, 1e-2, 0.5),
+}
+
+# A unit like that of KITTI's car: densities as in GTSAM's example for it (gyro), and as the
+# residuals of its recording show (accelerometer; `benchmarks.recording`).
+IMU_DENSITIES = (3e-8, 1e-11, 1e-3, 1e-8)
+IMU_BIAS_STD = (5e-4, 2e-2)
+
+
+class Result(NamedTuple):
+    """What came of a preset in a situation."""
+
+    nees: float
+    camera_m: float
+    imu_m: float
+    fused_m: float
+
+
+def reality(networks: Networks) -> EKFModel:
+    """Return a filter model from which things as they are can be drawn."""
+    model = EKFModel().double()
+    model.densities.copy_(torch.tensor(IMU_DENSITIES))
+    with torch.no_grad():
+        model.init_covar_diag_sqrt[VEL] = networks.velocity_m_s
+        model.init_covar_diag_sqrt[GRAV] = networks.gravity_m_s2
+        model.init_covar_diag_sqrt[BG], model.init_covar_diag_sqrt[BA] = IMU_BIAS_STD
+    return model
+
+
+@torch.no_grad()
+def measure(preset: str, networks: Networks, pairs: int) -> Result:
+    """Fuse image pairs; the pose network says nothing of its uncertainty (exponents zero)."""
+    torch.manual_seed(0)
+    deviation = torch.tensor([networks.camera_rad] * 3 + [networks.camera_m] * 3).double()
+    s = simulate(reality(networks), random_drive(pairs), 1, torch.diag(deviation.square()))
+    camera = s.camera.T_c0_c1[:, 0]
+    fusion = EKFModel(preset).double()(
+        *(x[:, 0] for x in (s.imu.dt, s.imu.gyro, s.imu.accel)),
+        s.T_c_b,
+        s.start.velocity,
+        s.start.gravity,
+        camera,
+        torch.zeros(pairs, 6, dtype=torch.float64),
+    )
+    true = s.T_c0_c1[:, 0]
+    fused = motion_error(true, fusion.fused.T_c0_c1)
+
+    def rms_m(error: Tensor) -> float:
+        return error[:, TRANS].square().sum(-1).mean().sqrt().item()
+
+    return Result(
+        nees=nees(fused, fusion.covariance).mean().item(),
+        camera_m=rms_m(motion_error(true, camera)),
+        imu_m=rms_m(motion_error(true, fusion.inertial.T_c0_c1)),
+        fused_m=rms_m(fused),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=2000, help="image pairs for each line")
+    args = parser.parse_args(argv)
+    print(f"{args.pairs} image pairs 0.1 s apart; translation errors [m], root mean square")
+    print(f"{'situation':26} {'preset':11} camera    IMU  fused   NEES (6 is honest)")
+    for name, networks in SITUATIONS.items():
+        for preset in PRESETS:
+            r = measure(preset, networks, args.pairs)
+            print(
+                f"{name:26} {preset:11} {r.camera_m:6.3f} {r.imu_m:6.3f} {r.fused_m:6.3f} "
+                f"{r.nees:6.1f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

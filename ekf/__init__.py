@@ -1,0 +1,1 @@
+"""Inertial motion between images, and its fusion with the camera's."""

@@ -1,0 +1,196 @@
+"""The filter over a whole drive: velocity, gravity, biases and covariance go from image to image.
+
+At each image the state is anchored anew: the camera there becomes c0, and velocity, gravity and
+covariance are turned into its axes. So every interval is filtered as in training, and what is
+carried is what the next interval needs. The covariance of the trajectory since the first image is
+not kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from ekf.filter import (
+    BA,
+    BG,
+    GRAV,
+    INITIAL_VARIANCE,
+    PHI,
+    POS,
+    STATE,
+    VEL,
+    EKFModel,
+    FilterState,
+    motion_covariance,
+)
+from liegroups import se3, so3
+
+UNKNOWN_RATE_STD = 0.5
+"""Angular rate of a car that is taken to go straight where there is no IMU [rad/s]."""
+
+UNKNOWN_ACCEL_STD = 3.0
+"""Acceleration of a car that is taken to keep its velocity where there is no IMU [m/s^2]."""
+
+
+@dataclass(frozen=True)
+class ImuIntervals:
+    """What the IMU measured between N + 1 images."""
+
+    dt: Tensor  # (..., N, S) [s], zero where padded
+    gyro: Tensor  # (..., N, S+1, 3) [rad/s]
+    accel: Tensor  # (..., N, S+1, 3) [m/s^2]
+    valid: Tensor  # (..., N) bool; where false the numbers are not looked at
+    duration: Tensor  # (..., N) [s] from image to image, needed where the IMU is not valid
+
+
+@dataclass(frozen=True)
+class CameraMotions:
+    """What the camera saw between N + 1 images."""
+
+    T_c0_c1: Tensor  # (..., N, 4, 4) from each image to the next [m]
+    covariance: Tensor  # (..., N, 6, 6) rotation [rad^2], translation [m^2]
+    valid: Tensor  # (..., N) bool; where false the numbers are not looked at
+
+
+@dataclass(frozen=True)
+class Track:
+    """What the filter made of a drive. The axes of image k are those of the camera there."""
+
+    T_c0_ck: Tensor  # (..., N+1, 4, 4) trajectory, from the first camera [m]
+    velocity: Tensor  # (..., N+1, 3) of the body, in the axes of image k [m/s]
+    gravity: Tensor  # (..., N+1, 3) in the axes of image k [m/s^2]
+    gyro_bias: Tensor  # (..., N+1, 3) [rad/s]
+    accel_bias: Tensor  # (..., N+1, 3) [m/s^2]
+    P: Tensor  # (..., N+1, 18, 18) covariance of the error at each image, after anchoring
+    T_c0_c1: Tensor  # (..., N, 4, 4) motion over each interval [m]
+    covariance: Tensor  # (..., N, 6, 6) of each interval's motion
+    nis: Tensor  # (..., N) surprise at the camera, NaN where there is none
+
+
+def run_sequence(
+    model: EKFModel, imu: ImuIntervals, camera: CameraMotions, T_c_b: Tensor, start: FilterState
+) -> Track:
+    """Filter a drive, or several of equal length at once.
+
+    An interval without IMU is bridged by constant velocity, which the camera then corrects; one
+    without camera is the IMU's alone; one with neither keeps its velocity and loses certainty.
+
+    Args:
+        model: the filter and its noise
+        imu: of each interval
+        camera: of each interval
+        T_c_b: (..., 4, 4) extrinsics, camera from body
+        start: at the first image; see `EKFModel.initial_state`
+    """
+    imu, camera = _without_invalid(imu, camera)
+    states, ends, surprises = [start], [], []
+    for k in range(imu.dt.shape[-2]):
+        moved = model.propagate(
+            states[-1], imu.dt[..., k, :], imu.gyro[..., k, :, :], imu.accel[..., k, :, :], T_c_b
+        )
+        coasted = coast(states[-1], imu.duration[..., k], T_c_b, model.imu_densities())
+        state = _select(imu.valid[..., k], moved, coasted)
+        corrected, innovation = model.update(
+            state, camera.T_c0_c1[..., k, :, :], camera.covariance[..., k, :, :], T_c_b
+        )
+        seen = camera.valid[..., k]
+        ends.append(_select(seen, corrected, state))
+        surprises.append(torch.where(seen, innovation.nis(), torch.nan))
+        states.append(anchor(ends[-1], T_c_b))
+    return _track(states, ends, surprises, T_c_b)
+
+
+def anchor(state: FilterState, T_c_b: Tensor) -> FilterState:
+    """Let the camera now be the new c0, and turn velocity, gravity and covariance into its axes.
+
+    The rotation's error turns what is seen from the new axes: with R_c0_c1 exp(e), e = R_c_b phi,
+    v_c1 = exp(-e) R^T (v + vel), so its error is R^T vel + [v_c1]x e.
+    """
+    R_c_b, R_c1_c0 = T_c_b[..., :3, :3], state.T_c0_c1[..., :3, :3].mT
+    velocity, gravity = (
+        (R_c1_c0 @ x.unsqueeze(-1)).squeeze(-1) for x in (state.velocity, state.gravity)
+    )
+    A = torch.zeros_like(state.P)
+    A[..., VEL, VEL], A[..., GRAV, GRAV] = R_c1_c0, R_c1_c0
+    A[..., VEL, PHI], A[..., GRAV, PHI] = so3.hat(velocity) @ R_c_b, so3.hat(gravity) @ R_c_b
+    one = torch.eye(3, dtype=A.dtype, device=A.device)
+    A[..., BG, BG], A[..., BA, BA] = one, one
+    P = A @ state.P @ A.mT + INITIAL_VARIANCE * _identity(A)
+    still = torch.eye(4, dtype=A.dtype, device=A.device).expand_as(state.T_c0_c1)
+    return replace(state, T_c0_c1=still, velocity=velocity, gravity=gravity, P=(P + P.mT) / 2)
+
+
+def coast(state: FilterState, duration: Tensor, T_c_b: Tensor, densities: Tensor) -> FilterState:
+    """Move on for a time (...) [s] without an IMU, at the velocity and with the rotation as is."""
+    T_c0_b = state.T_c0_c1 @ T_c_b
+    time = duration[..., None]  # (..., 1)
+    moved = se3.from_rt(T_c0_b[..., :3, :3], T_c0_b[..., :3, 3] + state.velocity * time)
+    one = torch.eye(3, dtype=time.dtype, device=time.device)
+    time = time[..., None] * one  # (..., 3, 3)
+    Phi = _identity(state.P).clone()
+    Phi[..., POS, VEL] = time
+    Q = torch.zeros_like(state.P)
+    Q[..., PHI, PHI] = (UNKNOWN_RATE_STD * time).square()
+    for row, by_row in ((POS, time.square() / 2), (VEL, time)):
+        for column, by_column in ((POS, time.square() / 2), (VEL, time)):
+            Q[..., row, column] = UNKNOWN_ACCEL_STD**2 * by_row * by_column
+    _, gyro_bias_density, _, accel_bias_density = densities.unbind()
+    Q[..., BG, BG], Q[..., BA, BA] = gyro_bias_density * time, accel_bias_density * time
+    P = Phi @ state.P @ Phi.mT + Q
+    return replace(state, T_c0_c1=moved @ se3.inverse(T_c_b), P=(P + P.mT) / 2)
+
+
+def _without_invalid(
+    imu: ImuIntervals, camera: CameraMotions
+) -> tuple[ImuIntervals, CameraMotions]:
+    """Put harmless numbers where something is not valid: NaN would come back through gradients."""
+    no_imu, unseen = ~imu.valid[..., None], ~camera.valid[..., None, None]
+    return (
+        replace(
+            imu,
+            dt=imu.dt.masked_fill(no_imu, 0),
+            gyro=imu.gyro.masked_fill(no_imu[..., None], 0),
+            accel=imu.accel.masked_fill(no_imu[..., None], 0),
+        ),
+        replace(
+            camera,
+            T_c0_c1=torch.where(unseen, torch.eye(4).to(camera.T_c0_c1), camera.T_c0_c1),
+            covariance=torch.where(unseen, torch.eye(6).to(camera.covariance), camera.covariance),
+        ),
+    )
+
+
+def _select(valid: Tensor, a: FilterState, b: FilterState) -> FilterState:
+    """Take state a where valid (...), b elsewhere."""
+
+    def choose(name: str) -> Tensor:
+        x, y = getattr(a, name), getattr(b, name)
+        return torch.where(valid.reshape(*valid.shape, *[1] * (x.ndim - valid.ndim)), x, y)
+
+    return FilterState(**{field.name: choose(field.name) for field in fields(FilterState)})
+
+
+def _track(
+    states: list[FilterState], ends: list[FilterState], surprises: list[Tensor], T_c_b: Tensor
+) -> Track:
+    trajectory = [states[0].T_c0_c1]
+    for end in ends:
+        trajectory.append(trajectory[-1] @ end.T_c0_c1)
+    return Track(
+        T_c0_ck=torch.stack(trajectory, -3),
+        velocity=torch.stack([state.velocity for state in states], -2),
+        gravity=torch.stack([state.gravity for state in states], -2),
+        gyro_bias=torch.stack([state.gyro_bias for state in states], -2),
+        accel_bias=torch.stack([state.accel_bias for state in states], -2),
+        P=torch.stack([state.P for state in states], -3),
+        T_c0_c1=torch.stack([end.T_c0_c1 for end in ends], -3),
+        covariance=torch.stack([motion_covariance(end, T_c_b) for end in ends], -3),
+        nis=torch.stack(surprises, -1),
+    )
+
+
+def _identity(P: Tensor) -> Tensor:
+    return torch.eye(STATE, dtype=P.dtype, device=P.device).expand_as(P)

@@ -1,0 +1,294 @@
+"""The filter over a drive: anchoring, holes in the data, consistency, convergence of the biases."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from benchmarks.simulation import (
+    extrinsics,
+    motion_error,
+    nees,
+    random_drive,
+    simulate,
+    without,
+)
+from ekf.filter import BA, BG, GRAV, PHI, POS, ROT, TRANS, VEL, EKFModel, FilterState
+from ekf.preintegration import camera_motion, carry, preintegrate
+from ekf.sequence import UNKNOWN_ACCEL_STD, Track, anchor, coast, run_sequence
+from liegroups import se3, so3
+from tests.test_filter import (
+    DOUBLE,
+    chi_square_bounds,
+    error_of,
+    is_positive,
+    jacobian,
+    moved,
+    random_state,
+)
+
+CAMERA = torch.diag(torch.tensor([3e-4] * 3 + [0.02] * 3, dtype=DOUBLE).square())
+
+
+def run(simulation, model=None) -> Track:
+    model = model or EKFModel("calibrated").double()
+    s = simulation
+    with torch.no_grad():
+        return run_sequence(model, s.imu, s.camera, s.T_c_b, s.start)
+
+
+def drive(*batch: int, intervals: int = 12, model: EKFModel | None = None):
+    return simulate(
+        model or EKFModel("calibrated").double(), random_drive(*batch), intervals, CAMERA
+    )
+
+
+def test_one_interval_is_what_training_does():
+    s = drive(3, intervals=1)
+    model = EKFModel("calibrated").double()
+    track = run(s, model)
+    state = model.propagate(s.start, s.imu.dt[:, 0], s.imu.gyro[:, 0], s.imu.accel[:, 0], s.T_c_b)
+    fused, innovation = model.update(state, s.camera.T_c0_c1[:, 0], CAMERA, s.T_c_b)
+    assert_close(track.T_c0_c1[:, 0], fused.T_c0_c1)
+    assert_close(track.nis[:, 0], innovation.nis())
+    assert_close(track.T_c0_ck[:, 1], fused.T_c0_c1)
+
+
+def test_anchoring_changes_the_axes_and_not_the_world():
+    state, T_c_b = random_state(4), extrinsics()
+    anchored = anchor(state, T_c_b)
+    R_c0_c1 = state.T_c0_c1[..., :3, :3]
+    assert torch.equal(anchored.T_c0_c1, torch.eye(4, dtype=DOUBLE).expand(4, 4, 4))
+    for name in ("velocity", "gravity"):
+        in_c0 = (R_c0_c1 @ getattr(anchored, name).unsqueeze(-1)).squeeze(-1)
+        assert_close(in_c0, getattr(state, name))
+    assert torch.equal(anchored.gyro_bias, state.gyro_bias)
+    assert torch.equal(anchored.accel_bias, state.accel_bias)
+
+
+def test_the_covariance_is_anchored_by_the_derivative_of_anchoring():
+    state, T_c_b = random_state(), extrinsics()
+    anchored = anchor(state, T_c_b)
+
+    def error_after(error: torch.Tensor) -> torch.Tensor:
+        return error_of(anchored, anchor(moved(state, error, T_c_b), T_c_b), T_c_b)
+
+    A = jacobian(error_after, 18)
+    assert A[GRAV, PHI].abs().max() > 1  # a wrong rotation is a wrong gravity, seen from there
+    expected = A @ state.P @ A.mT + 1e-12 * torch.eye(18, dtype=DOUBLE)
+    assert_close(anchored.P, expected, atol=1e-10, rtol=0)
+
+
+def test_coasting_keeps_the_velocity_and_loses_certainty():
+    state, T_c_b = random_state(2), extrinsics()
+    time = torch.tensor([0.1, 0.3], dtype=DOUBLE)
+    densities = torch.tensor([1e-7, 1e-6, 1e-3, 1e-2], dtype=DOUBLE)
+    after = coast(state, time, T_c_b, densities)
+    assert_close(after.T_c0_c1[:, :3, :3], state.T_c0_c1[:, :3, :3])
+    way = after.T_c0_c1[:, :3, 3] - state.T_c0_c1[:, :3, 3]
+    assert_close(way, state.velocity * time.unsqueeze(-1))
+    grown = after.P - state.P
+    spread = UNKNOWN_ACCEL_STD**2 * time**2
+    one = torch.eye(3, dtype=DOUBLE)
+    assert_close(grown[:, VEL, VEL], spread[:, None, None] * one)
+    assert_close(grown[:, BG, BG], 1e-6 * time[:, None, None] * one)
+    assert_close(grown[:, BA, BA], 1e-2 * time[:, None, None] * one)
+    assert (grown[:, PHI, PHI].diagonal(dim1=-2, dim2=-1) > 0).all()
+    # The position follows the velocity with its error, and an unknown acceleration on top of it.
+    P, t = state.P, time[:, None, None]
+    expected = t * (P[:, VEL, POS] + P[:, POS, VEL]) + t * t * P[:, VEL, VEL]
+    assert_close(grown[:, POS, POS], expected + 0.25 * spread[:, None, None] * t * t * one)
+    assert is_positive(after.P)
+
+
+def test_a_drive_is_followed_and_each_image_has_its_own_axes():
+    s = drive(20, intervals=40)
+    track = run(s)
+    assert track.T_c0_ck.shape == (20, 41, 4, 4)
+    assert track.P.shape == (20, 41, 18, 18)
+    assert track.covariance.shape == (20, 40, 6, 6)
+    way_m = s.T_c0_c1[..., :3, 3].norm(dim=-1).sum(-1)
+    truth = torch.eye(4, dtype=DOUBLE).expand(20, 4, 4)
+    for k in range(40):
+        truth = truth @ s.T_c0_c1[:, k]
+    lost_m = (truth[:, :3, 3] - track.T_c0_ck[:, -1, :3, 3]).norm(dim=-1)
+    assert way_m.min() > 15
+    assert (lost_m / way_m).max() < 0.02
+    steps = se3.inverse(track.T_c0_ck[:, :-1]) @ track.T_c0_ck[:, 1:]
+    assert_close(steps, track.T_c0_c1)
+    for name, tolerance in (("velocity", 0.4), ("gravity", 0.5)):
+        assert_close(getattr(track, name)[:, -1], getattr(s, name)[:, -1], atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("preset", ["published", "calibrated"])
+def test_a_whole_drive_is_consistent_over_1000_runs(preset):
+    runs, model = 1000, EKFModel(preset).double()
+    s = drive(runs, intervals=30, model=model)
+    track = run(s, model)
+    error = motion_error(s.T_c0_c1, track.T_c0_c1)
+    low, high = chi_square_bounds(6, runs)
+    assert low < nees(error[:, -1], track.covariance[:, -1]).mean() < high
+    assert low < track.nis[:, -1].mean() < high
+    carried = [
+        getattr(s, n) - getattr(track, n)
+        for n in ("velocity", "gravity", "gyro_bias", "accel_bias")
+    ]
+    carried = torch.cat([error[:, -1] for error in carried], -1)
+    low, high = chi_square_bounds(12, runs)
+    assert low < nees(carried, track.P[:, -1, 6:, 6:]).mean() < high
+
+
+def test_biases_converge_to_the_truth():
+    model = EKFModel("calibrated").double()
+    with torch.no_grad():
+        model.init_covar_diag_sqrt[BG], model.init_covar_diag_sqrt[BA] = 3e-3, 0.1
+    s = drive(64, intervals=300, model=model)
+    track = run(s, model)
+    for name, block, shrinks in (("gyro_bias", BG, 10), ("accel_bias", BA, 1.1)):
+        deviation = track.P[..., block, block].diagonal(dim1=-2, dim2=-1).sqrt()  # (64, 301, 3)
+        error = (getattr(track, name) - getattr(s, name)).abs()
+        within = (error[:, -1] < 3 * deviation[:, -1]).double().mean()
+        assert within > 0.98, name  # 0.9973 of a Gaussian
+        assert (deviation[:, 0] / deviation[:, -1]).mean() > shrinks, name
+        assert error[:, -1].mean() < error[:, 0].mean() / shrinks, name
+
+
+def test_without_imu_the_camera_is_followed_and_without_camera_the_imu():
+    s = without(drive(2), imu=[3], camera=[7])
+    track = run(s)
+    for field in fields(Track):
+        if field.name != "nis":
+            assert getattr(track, field.name).isfinite().all(), field.name
+    assert track.nis.isnan()[:, 7].all()
+    assert track.nis.isfinite().sum() == 2 * 11
+    beside_the_camera = motion_error(s.camera.T_c0_c1[:, 3], track.T_c0_c1[:, 3]).abs()
+    assert beside_the_camera[:, ROT].max() < 1e-4
+    assert beside_the_camera[:, TRANS].max() < 3 * 0.02  # the velocity until then has a say too
+    motion = preintegrate(
+        s.imu.dt[:, 7],
+        s.imu.gyro[:, 7],
+        s.imu.accel[:, 7],
+        track.gyro_bias[:, 7],
+        track.accel_bias[:, 7],
+    )
+    v, g = track.velocity[:, 7], track.gravity[:, 7]
+    assert_close(track.T_c0_c1[:, 7], camera_motion(motion, s.T_c_b, v, g))
+    v, g = carry(motion, s.T_c_b, v, g)
+    assert_close(track.velocity[:, 8], v)
+    assert_close(track.gravity[:, 8], g)
+
+
+def test_with_neither_it_goes_on_and_a_camera_brings_it_back():
+    s = without(drive(8, intervals=30), imu=[10, 11], camera=[10, 11])
+    track = run(s)
+    speed_deviation = track.P[..., VEL, VEL].diagonal(dim1=-2, dim2=-1).sqrt().mean((0, 2))
+    assert speed_deviation[12] > 2 * speed_deviation[10]
+    assert speed_deviation[-1] < 1.2 * speed_deviation[10]
+    T = track.T_c0_c1[:, 10]
+    assert_close(T[:, :3, :3], torch.eye(3, dtype=DOUBLE).expand(8, 3, 3), atol=1e-12, rtol=0)
+    assert_close(T[:, :3, 3], track.velocity[:, 10] * 0.1)
+    e = motion_error(s.T_c0_c1[:, -1], track.T_c0_c1[:, -1])
+    assert nees(e, track.covariance[:, -1]).mean() < 12
+
+
+def test_one_drive_with_holes_is_what_it_is_among_others():
+    torch.manual_seed(5)
+    whole = drive(3)
+    some = without(whole, imu=[2, 3], camera=[3, 6])
+    mixed = replace(
+        some,
+        imu=replace(
+            some.imu,
+            **{
+                n: torch.cat([getattr(some.imu, n)[:1], getattr(whole.imu, n)[1:]])
+                for n in ("dt", "gyro", "accel", "valid")
+            },
+        ),
+        camera=replace(
+            some.camera,
+            **{
+                n: torch.cat([getattr(some.camera, n)[:1], getattr(whole.camera, n)[1:]])
+                for n in ("T_c0_c1", "covariance", "valid")
+            },
+        ),
+    )
+    with_holes, without_holes, both = run(some), run(whole), run(mixed)
+    for field in fields(Track):
+        expected = torch.cat(
+            [getattr(with_holes, field.name)[:1], getattr(without_holes, field.name)[1:]]
+        )
+        assert_close(getattr(both, field.name), expected, equal_nan=True)
+
+
+def test_a_drive_alone_is_the_same_as_in_a_batch():
+    s = drive(2, intervals=4)
+    together = run(s)
+    first = {
+        name: {f.name: getattr(getattr(s, name), f.name)[0] for f in fields(getattr(s, name))}
+        for name in ("imu", "camera", "start")
+    }
+    alone = run(
+        replace(
+            s,
+            imu=replace(s.imu, **first["imu"]),
+            camera=replace(s.camera, **first["camera"]),
+            start=FilterState(**first["start"]),
+        )
+    )
+    for field in fields(Track):
+        assert_close(getattr(alone, field.name), getattr(together, field.name)[0])
+
+
+def test_gradients_pass_by_the_holes():
+    s = without(drive(intervals=5), imu=[1, 3], camera=[2, 3])
+    inputs = [x.requires_grad_() for x in (s.imu.gyro, s.imu.accel, s.camera.T_c0_c1)]
+    model = EKFModel("calibrated", train_imu_noise_covar=True).double()
+    track = run_sequence(model, s.imu, s.camera, s.T_c_b, s.start)
+    (track.T_c0_ck.sum() + track.P.sum()).backward()
+    for x in inputs:
+        assert x.grad.isfinite().all()
+    assert s.imu.gyro.grad[[0, 2, 4]].abs().sum() > 0
+    assert torch.equal(s.imu.gyro.grad[[1, 3]], torch.zeros_like(s.imu.gyro[[1, 3]]))
+    assert model.imu_noise_covar_weights.weight.grad.abs().min() > 0
+
+
+def test_it_runs_in_float32(device):
+    s = drive(2, intervals=5)
+
+    def single(part):
+        cast = {f.name: getattr(part, f.name) for f in fields(part)}
+        return replace(
+            part,
+            **{
+                n: x.to(device, x.dtype if x.dtype == torch.bool else torch.float32)
+                for n, x in cast.items()
+            },
+        )
+
+    s32 = replace(
+        s,
+        imu=single(s.imu),
+        camera=single(s.camera),
+        start=single(s.start),
+        T_c_b=s.T_c_b.float().to(device),
+    )
+    track, exact = run(s32, EKFModel("calibrated").to(device)), run(s)
+    assert track.T_c0_ck.dtype == torch.float32
+    assert_close(track.T_c0_ck.cpu().double(), exact.T_c0_ck, atol=1e-4, rtol=0)
+    assert is_positive(track.covariance.cpu())
+    assert so3.log(track.T_c0_ck[..., :3, :3]).isfinite().all()
+
+
+def test_inputs_are_left_unchanged():
+    s = without(drive(intervals=3), imu=[1], camera=[2])
+    parts = [
+        (part, {f.name: getattr(part, f.name).clone() for f in fields(part)})
+        for part in (s.imu, s.camera, s.start)
+    ]
+    run(s)
+    for part, before in parts:
+        for name, x in before.items():
+            assert_close(getattr(part, name), x, equal_nan=True, rtol=0, atol=0)
