@@ -9,6 +9,7 @@ filter is too sure of itself, less if it is too modest.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.simulation import motion_error, nees, random_drive, simulate
 from ekf.filter import BA, BG, GRAV, TRANS, VEL, EKFModel
-from ekf.noise import PRESETS
+from ekf.noise import PRESETS, VISION_NOISE_DECADES, preset
 
 
 class Networks(NamedTuple):
@@ -46,6 +47,10 @@ IMU_DENSITIES = (3e-8, 1e-11, 1e-3, 1e-8)
 IMU_BIAS_STD = (5e-4, 2e-2)
 
 
+TOLD = "told"
+"""The calibrated preset with a pose network that knows how wrong it is."""
+
+
 class Result(NamedTuple):
     """What came of a preset in a situation."""
 
@@ -66,20 +71,30 @@ def reality(networks: Networks) -> EKFModel:
     return model
 
 
+def exponents(networks: Networks) -> Tensor:
+    """Return what a pose network that knows itself says (6), for the calibrated preset."""
+    noise = preset("calibrated")
+    of_rotation = networks.camera_rad**2 / noise.camera_rotation_variance
+    of_translation = networks.camera_m**2 / noise.camera_translation_variance
+    decades = [math.log10(of_rotation)] * 3 + [math.log10(of_translation)] * 3
+    return (torch.tensor(decades, dtype=torch.float64) / VISION_NOISE_DECADES).atanh()
+
+
 @torch.no_grad()
-def measure(preset: str, networks: Networks, pairs: int) -> Result:
-    """Fuse image pairs; the pose network says nothing of its uncertainty (exponents zero)."""
+def measure(name: str, networks: Networks, pairs: int) -> Result:
+    """Fuse image pairs with a preset, the pose network saying nothing (exponents 0), or `TOLD`."""
     torch.manual_seed(0)
     deviation = torch.tensor([networks.camera_rad] * 3 + [networks.camera_m] * 3).double()
     s = simulate(reality(networks), random_drive(pairs), 1, torch.diag(deviation.square()))
     camera = s.camera.T_c0_c1[:, 0]
-    fusion = EKFModel(preset).double()(
+    told = name == TOLD
+    fusion = EKFModel("calibrated" if told else name).double()(
         *(x[:, 0] for x in (s.imu.dt, s.imu.gyro, s.imu.accel)),
         s.T_c_b,
         s.start.velocity,
         s.start.gravity,
         camera,
-        torch.zeros(pairs, 6, dtype=torch.float64),
+        exponents(networks).expand(pairs, 6) if told else camera.new_zeros(pairs, 6),
     )
     true = s.T_c0_c1[:, 0]
     fused = motion_error(true, fusion.fused.T_c0_c1)
@@ -103,10 +118,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{args.pairs} image pairs 0.1 s apart; translation errors [m], root mean square")
     print(f"{'situation':26} {'preset':11} camera    IMU  fused   NEES (6 is honest)")
     for name, networks in SITUATIONS.items():
-        for preset in PRESETS:
-            r = measure(preset, networks, args.pairs)
+        for way in (*PRESETS, TOLD):
+            r = measure(way, networks, args.pairs)
             print(
-                f"{name:26} {preset:11} {r.camera_m:6.3f} {r.imu_m:6.3f} {r.fused_m:6.3f} "
+                f"{name:26} {way:11} {r.camera_m:6.3f} {r.imu_m:6.3f} {r.fused_m:6.3f} "
                 f"{r.nees:6.1f}"
             )
 

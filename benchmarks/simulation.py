@@ -89,7 +89,11 @@ class Drive:
 
 
 def random_drive(*batch: int) -> Drive:
-    """Make drives at 5 to 12 m/s that turn, brake and sway like a car, float64."""
+    """Make drives that are as fast as a car in town, and turn, brake and sway as much, float64.
+
+    They do not steer: where the nose points and where the body moves are drawn apart, so that
+    nothing that is tested can rely on it.
+    """
 
     def wave(mean_rate: Tensor, amplitude: list[float], slowest: float, fastest: float) -> Wave:
         shape = (*batch, 3, 3)  # three axes, three sinusoids each
@@ -155,19 +159,10 @@ def simulate(
     start = model.initial_state(
         velocity[..., 0, :] - error[..., 2, :], gravity[..., 0, :] - error[..., 3, :]
     )
-    biases, measured = [], []
     gyro_density, gyro_walk, accel_density, accel_walk = model.imu_densities().detach().tolist()
-    for true, first, walk, density in (
-        (drive.gyro(time), error[..., 4, :], gyro_walk, gyro_density),
-        (drive.accel(time), error[..., 5, :], accel_walk, accel_density),
-    ):
-        true = true.movedim(0, -2)  # (..., T, 3)
-        drift = math.sqrt(walk * dt) * torch.randn_like(true)
-        drift[..., 0, :] = first
-        bias = drift.cumsum(-2)
-        biases.append(bias[..., ::steps, :])
-        measured.append(true + bias + math.sqrt(density / dt) * torch.randn_like(true))
-    gyro, accel = (x.unfold(-2, steps + 1, steps).mT for x in measured)  # (..., N, S+1, 3)
+    gyro, gyro_bias = _measure(drive.gyro(time), error[..., 4, :], gyro_density, gyro_walk, dt)
+    accel, accel_bias = _measure(drive.accel(time), error[..., 5, :], accel_density, accel_walk, dt)
+    gyro, accel = (x.unfold(-2, steps + 1, steps).mT for x in (gyro, accel))  # (..., N, S+1, 3)
     noise = torch.randn(*batch, intervals, 6, 1, dtype=torch.float64)
     seen = (torch.linalg.cholesky(covariance_vis) @ noise).squeeze(-1)
     everywhere = torch.ones(*batch, intervals, dtype=torch.bool)
@@ -189,9 +184,20 @@ def simulate(
         T_c0_c1=T_c0_c1,
         velocity=velocity,
         gravity=gravity,
-        gyro_bias=biases[0],
-        accel_bias=biases[1],
+        gyro_bias=gyro_bias[..., ::steps, :],
+        accel_bias=accel_bias[..., ::steps, :],
     )
+
+
+def _measure(
+    true: Tensor, first_bias: Tensor, density: float, walk: float, dt: float
+) -> tuple[Tensor, Tensor]:
+    """Add a wandering bias and white noise to (T, ..., 3); return it and the bias (..., T, 3)."""
+    true = true.movedim(0, -2)
+    drift = math.sqrt(walk * dt) * torch.randn_like(true)
+    drift[..., 0, :] = first_bias
+    bias = drift.cumsum(-2)
+    return true + bias + math.sqrt(density / dt) * torch.randn_like(true), bias
 
 
 def disturb(T_c0_c1: Tensor, noise: Tensor) -> Tensor:

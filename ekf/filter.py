@@ -8,7 +8,7 @@ The state moves with the IMU; its error is small and Gaussian, and lives in the 
     b_g + bg, b_a + ba biases of gyro and accelerometer
 
 c0 is the camera where counting begins, c1 the camera now, b the body (IMU) now. Leading dimensions
-are free: all pairs of a batch go through in one call.
+are free and broadcast: all pairs of a batch go through in one call.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ekf import noise as noises
 from ekf.noise import VisionForm
 from ekf.preintegration import mean_of_neighbours, move_body, preintegrate, unbiased_samples
 from liegroups import se3, so3
+from liegroups.checks import check_batch
 
 PHI, POS, VEL, GRAV, BG, BA = (slice(3 * i, 3 * i + 3) for i in range(6))
 """Blocks of the state's error (18)."""
@@ -48,6 +49,19 @@ class FilterState:
     accel_bias: Tensor  # (..., 3) [m/s^2]
     P: Tensor  # (..., 18, 18) covariance of the error
 
+    def expand(self, *others: Tensor) -> FilterState:
+        """Broadcast the leading dimensions against those of matrices (..., n, m)."""
+        batch = self.P.shape[:-2]
+        for other in others:
+            batch = check_batch("state", batch, "the other arguments", other.shape[:-2])
+        mine = len(self.P.shape[:-2])
+        return FilterState(*(x.expand(*batch, *x.shape[mine:]) for x in vars(self).values()))
+
+    def where(self, valid: Tensor, other: FilterState) -> FilterState:
+        """Return this state where valid (...), the other elsewhere."""
+        both = zip(vars(self).values(), vars(other).values(), strict=True)
+        return FilterState(*(torch.where(_like_leading(valid, x), x, y) for x, y in both))
+
 
 @dataclass(frozen=True)
 class Innovation:
@@ -58,8 +72,10 @@ class Innovation:
 
     def nis(self) -> Tensor:
         """Return r^T S^-1 r (...): the normalised innovation squared, chi-square with 6 degrees."""
-        L = cholesky(self.S)
-        return torch.cholesky_solve(self.r.unsqueeze(-1), L).mul(self.r.unsqueeze(-1)).sum((-2, -1))
+        L, positive = cholesky(self.S)
+        r = self.r.unsqueeze(-1)
+        nis = (r * torch.cholesky_solve(r, L)).sum((-2, -1))
+        return torch.where(positive, nis, torch.nan)
 
 
 @dataclass(frozen=True)
@@ -137,6 +153,7 @@ def propagate(
         T_c_b: (..., 4, 4) extrinsics, camera from body
         densities: (4) noise of gyro, gyro bias, accelerometer, accelerometer bias; see `noise`
     """
+    state = state.expand(dt.unsqueeze(-1), gyro, accel, T_c_b)
     motion = preintegrate(dt, gyro, accel, state.gyro_bias, state.accel_bias)
     T_c0_b = state.T_c0_c1 @ T_c_b
     R_c0_b, p_c0_b = T_c0_b[..., :3, :3], T_c0_b[..., :3, 3]
@@ -178,10 +195,17 @@ def innovate(
 def update(
     state: FilterState, T_c0_c1_vis: Tensor, covariance_vis: Tensor, T_c_b: Tensor
 ) -> tuple[FilterState, Innovation]:
-    """Correct the state by the camera's motion, arguments as in `innovate`."""
+    """Correct the state by the camera's motion, arguments as in `innovate`.
+
+    Where S is not positive, which is a covariance gone wrong, the state becomes NaN. That sample
+    can be left out of a loss; raising would end the training run, and to look at the values would
+    make the host wait for a GPU.
+    """
+    state = state.expand(T_c0_c1_vis, covariance_vis, T_c_b)
     innovation = innovate(state, T_c0_c1_vis, covariance_vis, T_c_b)
     H = measurement_jacobian(state, T_c_b)
-    K = torch.cholesky_solve(H @ state.P, cholesky(innovation.S)).mT  # (..., 18, 6)
+    L, positive = cholesky(innovation.S)
+    K = torch.cholesky_solve(H @ state.P, L).mT  # (..., 18, 6)
     delta = _apply(K, innovation.r)  # (..., 18)
     A = _eye(STATE, K) - K @ H
     P = A @ state.P @ A.mT + K @ covariance_vis @ K.mT  # Joseph: positive whatever K is
@@ -189,10 +213,11 @@ def update(
     reset = _eye(STATE, K).expand_as(P).clone()
     reset[..., PHI, PHI] = so3.left_jacobian(-delta[..., PHI])
     P = _symmetric(reset @ P @ reset.mT)
-    return _retract(state, delta, H, T_c_b, P), innovation
+    lost = FilterState(*(torch.full_like(x, torch.nan) for x in vars(state).values()))
+    return _retract(state, delta, H, P).where(positive, lost), innovation
 
 
-def _retract(state: FilterState, delta: Tensor, H: Tensor, T_c_b: Tensor, P: Tensor) -> FilterState:
+def _retract(state: FilterState, delta: Tensor, H: Tensor, P: Tensor) -> FilterState:
     """Add an error (..., 18) to the state.
 
     The camera's translation moves along H rather than by the body's displacement: equal to first
@@ -217,13 +242,15 @@ def motion_covariance(state: FilterState, T_c_b: Tensor) -> Tensor:
     return _symmetric(H @ state.P @ H.mT)
 
 
-def cholesky(S: Tensor) -> Tensor:
-    """Factor S; where it is not positive (or not finite) return NaN instead of raising.
+def cholesky(S: Tensor) -> tuple[Tensor, Tensor]:
+    """Factor S (..., n, n), and say where it is positive (...).
 
-    One broken sample must not end a training run, and looking would make the host wait for a GPU.
+    Elsewhere the factor is that of the identity, so that what is computed with it, and then thrown
+    away, is finite and gives no NaN to gradients that others share.
     """
-    L, info = torch.linalg.cholesky_ex(S)
-    return torch.where((info > 0)[..., None, None], torch.nan, L)
+    positive = torch.linalg.cholesky_ex(S).info == 0
+    one = _eye(S.shape[-1], S)
+    return torch.linalg.cholesky_ex(torch.where(_like_leading(positive, S), S, one)).L, positive
 
 
 class EKFModel(nn.Module):
@@ -241,6 +268,7 @@ class EKFModel(nn.Module):
         train_imu_noise_covar: bool = False,
     ) -> None:
         super().__init__()
+        noises.check_form(vision_form)
         self.noise = noises.preset(noise_preset)
         self.vision_form = vision_form
         initial_std = torch.tensor(self.noise.initial_std())  # (18)
@@ -273,7 +301,7 @@ class EKFModel(nn.Module):
         self, state: FilterState, dt: Tensor, gyro: Tensor, accel: Tensor, T_c_b: Tensor
     ) -> FilterState:
         """Move the state along with the IMU; see the function of this name."""
-        return propagate(state, dt, gyro, accel, T_c_b, self.imu_densities().to(dt))
+        return propagate(state, dt, gyro, accel, T_c_b, self.imu_densities())
 
     def update(
         self, state: FilterState, T_c0_c1_vis: Tensor, covariance_vis: Tensor, T_c_b: Tensor
@@ -310,13 +338,22 @@ class EKFModel(nn.Module):
         """
         given = (dt, gyro, accel, T_c_b, velocity, gravity, T_c0_c1_vis, predicted_vis)
         with torch.autocast(dt.device.type, enabled=False):
-            dt, gyro, accel, T_c_b, velocity, gravity, T_c0_c1_vis, predicted_vis = (
-                x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in given
-            )
+            dt, gyro, accel, T_c_b, velocity, gravity, T_c0_c1_vis, predicted_vis = _full(given)
             inertial = self.propagate(self.initial_state(velocity, gravity), dt, gyro, accel, T_c_b)
             covariance_vis = self.vision_covariance(predicted_vis)
             fused, innovation = self.update(inertial, T_c0_c1_vis, covariance_vis, T_c_b)
             return Fusion(inertial, fused, motion_covariance(fused, T_c_b), innovation)
+
+
+def _full(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return tensors of one type: float32, or float64 where that is all they are."""
+    double = all(x.dtype == torch.float64 for x in given)
+    return tuple(x if double else x.float() for x in given)
+
+
+def _like_leading(valid: Tensor, x: Tensor) -> Tensor:
+    """Give a mask (...) the trailing dimensions of x, all of them 1."""
+    return valid.reshape(*valid.shape, *[1] * (x.ndim - valid.ndim))
 
 
 def _symmetric(P: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 An interval has S steps between S + 1 samples of angular rate and specific force in the body frame
 (x forward, y left, z up; at rest the accelerometer reads +9.81 along z). Intervals of a batch have
-one length: shorter ones are padded with steps of dt = 0, which change nothing.
+one length: shorter ones are padded with steps of dt = 0 and any finite samples, which change
+nothing.
 
 b0 and b1 are the body at the first and the last sample, bi at sample i; c0 and c1 are the camera at
 the same times. Leading dimensions are free and broadcast.
@@ -124,10 +125,11 @@ def linearize(
     variance = density.movedim(0, -1).unsqueeze(-2) * dt.unsqueeze(-1)  # (..., S, 2)
     variance = variance.repeat_interleave(3, -1).flatten(-2).unsqueeze(-2)  # (..., 1, S*6)
     side_by_side = influence.movedim(-3, -2).flatten(-2)  # (..., 9, S*6)
+    covariance = (side_by_side * variance) @ side_by_side.mT
     return Linearization(
         rotation_by_gyro_bias=rotation.mT @ rotation_b0,
         bias_jacobian=-(influence * step).sum(-3),  # a bias is an error that all steps share
-        covariance=(side_by_side * variance) @ side_by_side.mT,
+        covariance=(covariance + covariance.mT) / 2,
     )
 
 

@@ -8,7 +8,7 @@ not kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,11 +28,11 @@ from ekf.filter import (
 )
 from liegroups import se3, so3
 
-UNKNOWN_RATE_STD = 0.5
-"""Angular rate of a car that is taken to go straight where there is no IMU [rad/s]."""
+UNKNOWN_RATE_DENSITY = 0.25
+"""White noise in the rate of a car of which no IMU tells: half a radian in a second [rad^2/s]."""
 
-UNKNOWN_ACCEL_STD = 3.0
-"""Acceleration of a car that is taken to keep its velocity where there is no IMU [m/s^2]."""
+UNKNOWN_ACCEL_DENSITY = 9.0
+"""White noise in its acceleration: 3 m/s in a second [m^2/s^3]."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ImuIntervals:
     gyro: Tensor  # (..., N, S+1, 3) [rad/s]
     accel: Tensor  # (..., N, S+1, 3) [m/s^2]
     valid: Tensor  # (..., N) bool; where false the numbers are not looked at
-    duration: Tensor  # (..., N) [s] from image to image, needed where the IMU is not valid
+    duration: Tensor  # (..., N) [s] from image to image; looked at where the IMU is not valid
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class CameraMotions:
 class Track:
     """What the filter made of a drive. The axes of image k are those of the camera there."""
 
-    T_c0_ck: Tensor  # (..., N+1, 4, 4) trajectory, from the first camera [m]
+    T_c0_ck: Tensor  # (..., N+1, 4, 4) trajectory, in the camera where the start counts from [m]
     velocity: Tensor  # (..., N+1, 3) of the body, in the axes of image k [m/s]
     gravity: Tensor  # (..., N+1, 3) in the axes of image k [m/s^2]
     gyro_bias: Tensor  # (..., N+1, 3) [rad/s]
@@ -85,22 +85,24 @@ def run_sequence(
         T_c_b: (..., 4, 4) extrinsics, camera from body
         start: at the first image; see `EKFModel.initial_state`
     """
+    if imu.dt.shape[-2] == 0:
+        raise ValueError("imu: expected at least one interval, got none")
     imu, camera = _without_invalid(imu, camera)
-    states, ends, surprises = [start], [], []
+    states, ends, surprises = [anchor(start, T_c_b)], [], []
     for k in range(imu.dt.shape[-2]):
         moved = model.propagate(
             states[-1], imu.dt[..., k, :], imu.gyro[..., k, :, :], imu.accel[..., k, :, :], T_c_b
         )
         coasted = coast(states[-1], imu.duration[..., k], T_c_b, model.imu_densities())
-        state = _select(imu.valid[..., k], moved, coasted)
+        state = moved.where(imu.valid[..., k], coasted)
         corrected, innovation = model.update(
             state, camera.T_c0_c1[..., k, :, :], camera.covariance[..., k, :, :], T_c_b
         )
         seen = camera.valid[..., k]
-        ends.append(_select(seen, corrected, state))
+        ends.append(corrected.where(seen, state))
         surprises.append(torch.where(seen, innovation.nis(), torch.nan))
         states.append(anchor(ends[-1], T_c_b))
-    return _track(states, ends, surprises, T_c_b)
+    return _track(start.T_c0_c1, states, ends, surprises, T_c_b)
 
 
 def anchor(state: FilterState, T_c_b: Tensor) -> FilterState:
@@ -118,26 +120,31 @@ def anchor(state: FilterState, T_c_b: Tensor) -> FilterState:
     A[..., VEL, PHI], A[..., GRAV, PHI] = so3.hat(velocity) @ R_c_b, so3.hat(gravity) @ R_c_b
     one = torch.eye(3, dtype=A.dtype, device=A.device)
     A[..., BG, BG], A[..., BA, BA] = one, one
-    P = A @ state.P @ A.mT + INITIAL_VARIANCE * _identity(A)
+    P = A @ state.P @ A.mT
+    P[..., PHI, PHI] += INITIAL_VARIANCE * one  # as where a pair begins
+    P[..., POS, POS] += INITIAL_VARIANCE * one
     still = torch.eye(4, dtype=A.dtype, device=A.device).expand_as(state.T_c0_c1)
     return replace(state, T_c0_c1=still, velocity=velocity, gravity=gravity, P=(P + P.mT) / 2)
 
 
 def coast(state: FilterState, duration: Tensor, T_c_b: Tensor, densities: Tensor) -> FilterState:
-    """Move on for a time (...) [s] without an IMU, at the velocity and with the rotation as is."""
+    """Move on for a time (...) [s] without an IMU, at the velocity and with the rotation as is.
+
+    What rate and acceleration do meanwhile is white noise, so that a time in one piece and the same
+    time in many lose the same certainty.
+    """
     T_c0_b = state.T_c0_c1 @ T_c_b
     time = duration[..., None]  # (..., 1)
     moved = se3.from_rt(T_c0_b[..., :3, :3], T_c0_b[..., :3, 3] + state.velocity * time)
-    one = torch.eye(3, dtype=time.dtype, device=time.device)
-    time = time[..., None] * one  # (..., 3, 3)
-    Phi = _identity(state.P).clone()
+    time = time[..., None] * torch.eye(3, dtype=time.dtype, device=time.device)  # (..., 3, 3)
+    Phi = torch.eye(STATE, dtype=time.dtype, device=time.device).expand_as(state.P).clone()
     Phi[..., POS, VEL] = time
+    gyro_bias_density, accel_bias_density = densities[1], densities[3]
     Q = torch.zeros_like(state.P)
-    Q[..., PHI, PHI] = (UNKNOWN_RATE_STD * time).square()
-    for row, by_row in ((POS, time.square() / 2), (VEL, time)):
-        for column, by_column in ((POS, time.square() / 2), (VEL, time)):
-            Q[..., row, column] = UNKNOWN_ACCEL_STD**2 * by_row * by_column
-    _, gyro_bias_density, _, accel_bias_density = densities.unbind()
+    Q[..., PHI, PHI] = UNKNOWN_RATE_DENSITY * time
+    Q[..., VEL, VEL] = UNKNOWN_ACCEL_DENSITY * time
+    Q[..., POS, VEL] = Q[..., VEL, POS] = UNKNOWN_ACCEL_DENSITY * time**2 / 2
+    Q[..., POS, POS] = UNKNOWN_ACCEL_DENSITY * time**3 / 3
     Q[..., BG, BG], Q[..., BA, BA] = gyro_bias_density * time, accel_bias_density * time
     P = Phi @ state.P @ Phi.mT + Q
     return replace(state, T_c0_c1=moved @ se3.inverse(T_c_b), P=(P + P.mT) / 2)
@@ -154,29 +161,28 @@ def _without_invalid(
             dt=imu.dt.masked_fill(no_imu, 0),
             gyro=imu.gyro.masked_fill(no_imu[..., None], 0),
             accel=imu.accel.masked_fill(no_imu[..., None], 0),
+            duration=imu.duration.masked_fill(imu.valid, 0),
         ),
         replace(
             camera,
-            T_c0_c1=torch.where(unseen, torch.eye(4).to(camera.T_c0_c1), camera.T_c0_c1),
-            covariance=torch.where(unseen, torch.eye(6).to(camera.covariance), camera.covariance),
+            T_c0_c1=_identity_where(unseen, camera.T_c0_c1),
+            covariance=_identity_where(unseen, camera.covariance),
         ),
     )
 
 
-def _select(valid: Tensor, a: FilterState, b: FilterState) -> FilterState:
-    """Take state a where valid (...), b elsewhere."""
-
-    def choose(name: str) -> Tensor:
-        x, y = getattr(a, name), getattr(b, name)
-        return torch.where(valid.reshape(*valid.shape, *[1] * (x.ndim - valid.ndim)), x, y)
-
-    return FilterState(**{field.name: choose(field.name) for field in fields(FilterState)})
+def _identity_where(broken: Tensor, x: Tensor) -> Tensor:
+    return torch.where(broken, torch.eye(x.shape[-1], dtype=x.dtype, device=x.device), x)
 
 
 def _track(
-    states: list[FilterState], ends: list[FilterState], surprises: list[Tensor], T_c_b: Tensor
+    T_c0_start: Tensor,
+    states: list[FilterState],
+    ends: list[FilterState],
+    surprises: list[Tensor],
+    T_c_b: Tensor,
 ) -> Track:
-    trajectory = [states[0].T_c0_c1]
+    trajectory = [T_c0_start]
     for end in ends:
         trajectory.append(trajectory[-1] @ end.T_c0_c1)
     return Track(
@@ -190,7 +196,3 @@ def _track(
         covariance=torch.stack([motion_covariance(end, T_c_b) for end in ends], -3),
         nis=torch.stack(surprises, -1),
     )
-
-
-def _identity(P: Tensor) -> Tensor:
-    return torch.eye(STATE, dtype=P.dtype, device=P.device).expand_as(P)

@@ -37,6 +37,7 @@ from ekf.filter import (
     transition,
     update,
 )
+from ekf.noise import preset, vision_covariance
 from ekf.preintegration import (
     POSITION,
     ROTATION,
@@ -246,6 +247,37 @@ def test_propagation_in_two_parts_is_propagation_in_one():
         assert_close(getattr(both, field.name), getattr(whole, field.name))
 
 
+def test_the_noise_of_a_step_goes_through_its_transition():
+    dt, gyro, accel = samples(steps=1, dt=0.1)
+    state, T_c_b = random_state(), extrinsics()
+    densities = torch.tensor([1e-3, 2e-3, 3e-2, 4e-2], dtype=DOUBLE)
+    certain = replace(state, P=torch.zeros(18, 18, dtype=DOUBLE))
+    P = propagate(certain, dt, gyro, accel, T_c_b, densities).P
+    w, a = gyro.mean(0) - state.gyro_bias, accel.mean(0) - state.accel_bias
+    R_c0_b = state.T_c0_c1[:3, :3] @ T_c_b[:3, :3] @ so3.exp(0.05 * w)
+    Phi, G = transition(error_dynamics(R_c0_b, w, a), w, dt[0]), noise_input(R_c0_b)
+    N = torch.diag(densities.repeat_interleave(3))
+    assert_close(P, Phi @ G @ N @ G.mT @ Phi.mT * 0.1, atol=1e-14, rtol=0)
+
+
+def test_leading_dimensions_broadcast():
+    state, T_c_b = random_state(3), extrinsics()
+    dt, gyro, accel = samples(5, 1)
+    densities = torch.tensor([1e-5, 1e-8, 1e-3, 1e-6], dtype=DOUBLE)
+    moved_on = propagate(state, dt, gyro, accel, T_c_b.expand(5, 1, 4, 4), densities)
+    assert moved_on.P.shape == (5, 3, 18, 18)
+    one = replace(state, **{f.name: getattr(state, f.name)[2] for f in fields(state)})
+    alone = propagate(one, dt[4, 0], gyro[4, 0], accel[4, 0], T_c_b, densities)
+    assert_close(moved_on.P[4, 2], alone.P)
+    assert_close(moved_on.T_c0_c1[4, 2], alone.T_c0_c1)
+    T_vis, covariance = near(state, 0.1).unsqueeze(1), torch.eye(6, dtype=DOUBLE)
+    fused, innovation = update(alone, T_vis, covariance, T_c_b)
+    assert fused.P.shape == (3, 1, 18, 18)
+    assert_close(fused.velocity[1, 0], update(alone, T_vis[1, 0], covariance, T_c_b)[0].velocity)
+    with pytest.raises(ValueError, match=r"state: leading dimensions \(3,\) do not fit"):
+        propagate(state, *samples(2), T_c_b, densities)
+
+
 def test_padding_changes_nothing():
     dt, gyro, accel = samples(2)
     state, T_c_b = random_state(2), extrinsics()
@@ -330,9 +362,18 @@ def is_positive(P: torch.Tensor) -> bool:
     return bool((torch.linalg.eigvalsh(correlation) > 0).all())
 
 
-@pytest.mark.parametrize("preset", ["published", "calibrated"])
-def test_the_covariance_stays_symmetric_and_positive_through_10000_steps_in_float32(preset):
-    model, T_c_b = EKFModel(preset), extrinsics().float()
+def test_a_camera_far_better_than_the_state_leaves_a_covariance_like_its_own_in_float32():
+    # P - K H P loses here, by cancellation, all digits of the little that is left.
+    state = random_state(dtype=torch.float32)
+    state = replace(state, P=1e6 * state.P)
+    T_c_b, covariance = extrinsics().float(), 1e-4 * torch.eye(6)
+    fused, _ = update(state, state.T_c0_c1, covariance, T_c_b)
+    assert_close(motion_covariance(fused, T_c_b), covariance, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["published", "calibrated"])
+def test_the_covariance_stays_symmetric_and_positive_through_10000_steps_in_float32(name):
+    model, T_c_b = EKFModel(name), extrinsics().float()
     gravity = T_c_b[:3, :3] @ torch.tensor([0, 0, 9.81])
     state = model.initial_state(torch.tensor([0.0, 0, 8]), gravity)
     covariance = torch.diag(torch.tensor([1e-5] * 3 + [1e-2] * 3))
@@ -349,17 +390,28 @@ def test_the_covariance_stays_symmetric_and_positive_through_10000_steps_in_floa
 def test_a_broken_covariance_comes_out_as_nan_and_leaves_the_others_alone():
     S = torch.eye(6).repeat(3, 1, 1)
     S[1, 2, 2] = -1
-    L = cholesky(S)
-    assert L[1].isnan().all()
-    assert_close(L[[0, 2]], S[[0, 2]])
+    L, positive = cholesky(S)
+    assert positive.tolist() == [True, False, True]
+    assert_close(L, torch.eye(6).repeat(3, 1, 1))
     nis = Innovation(torch.ones(3, 6), S).nis()
     assert nis[1].isnan()
     assert_close(nis[[0, 2]], torch.tensor([6.0, 6.0]))
-    broken = random_state(2, dtype=torch.float32)
-    broken.P[0, 0, 0] = torch.nan
-    fused, _ = update(broken, broken.T_c0_c1, torch.eye(6), extrinsics().float())
-    assert fused.T_c0_c1[0].isnan().any()
-    assert fused.T_c0_c1[1].isfinite().all()
+
+
+@pytest.mark.parametrize("variance", [-5.0, torch.nan])
+def test_one_broken_sample_can_be_left_out_of_a_loss(variance):
+    state, T_c_b = random_state(2), extrinsics()
+    scale = torch.ones((), dtype=DOUBLE, requires_grad=True)  # what all samples share
+    noise = torch.eye(6, dtype=DOUBLE).repeat(2, 1, 1)
+    noise[0] *= variance
+    fused, innovation = update(state, near(state, 0.1), noise * scale, T_c_b)
+    for field in fields(FilterState):
+        assert getattr(fused, field.name)[0].isnan().all(), field.name
+        assert getattr(fused, field.name)[1].isfinite().all(), field.name
+    assert innovation.nis()[0].isnan()
+    (fused.T_c0_c1[1].sum() + fused.P[1].sum() + innovation.nis()[1]).backward()
+    assert scale.grad.isfinite() or variance != variance
+    assert scale.grad.isnan() or scale.grad != 0
 
 
 def forward_arguments(pairs: int, dtype: torch.dtype = DOUBLE) -> list[torch.Tensor]:
@@ -386,11 +438,13 @@ def test_fusion_is_propagation_and_update_and_says_how_certain_it_is():
     dt, gyro, accel, T_c_b, v, g, T_vis, predicted = forward_arguments(4)
     fusion = model(dt, gyro, accel, T_c_b, v, g, T_vis, predicted)
     inertial = model.propagate(model.initial_state(v, g), dt, gyro, accel, T_c_b)
-    fused, innovation = model.update(inertial, T_vis, model.vision_covariance(predicted), T_c_b)
+    covariance_vis = vision_covariance(predicted, preset("calibrated"), "naive")
+    fused, innovation = model.update(inertial, T_vis, covariance_vis, T_c_b)
     assert_close(fusion.inertial.P, inertial.P)
     assert_close(fusion.fused.T_c0_c1, fused.T_c0_c1)
     assert_close(fusion.innovation.r, innovation.r)
     assert_close(fusion.covariance, motion_covariance(fused, T_c_b))
+    assert torch.equal(fusion.covariance, fusion.covariance.mT)
     before = motion_covariance(inertial, T_c_b)
     assert (torch.linalg.eigvalsh(before - fusion.covariance) > -1e-9).all()  # a camera only helps
 
@@ -432,6 +486,20 @@ def test_fusion_is_in_full_precision_under_mixed_precision(device):
     assert_close(mixed.inertial.P, expected.inertial.P)
 
 
+def test_a_batch_of_mixed_types_is_fused_in_float32():
+    model, given = EKFModel(), forward_arguments(2)
+    mixed = [given[0], given[1], given[2], *(x.float() for x in given[3:])]
+    fusion = model(*mixed)
+    assert fusion.fused.P.dtype == torch.float32
+    assert_close(fusion.fused.T_c0_c1, model(*(x.float() for x in given)).fused.T_c0_c1)
+    assert model(*given).fused.P.dtype == torch.float64  # parameters follow the data
+
+
+def test_a_form_that_does_not_exist_is_refused_at_once():
+    with pytest.raises(ValueError, match="expected learned, naive, fixed, got 'free'"):
+        EKFModel(vision_form="free")
+
+
 def test_published_parameters_load_and_count():
     published = {
         "init_covar_diag_sqrt": torch.rand(18) + 0.1,
@@ -467,6 +535,7 @@ def test_the_initial_state_is_still_and_as_uncertain_as_the_preset_says():
     assert torch.equal(state.gravity, g.expand(2, 3))
     assert_close(state.P[1].diagonal().sqrt()[VEL], torch.full((3,), model.noise.velocity_std))
     assert 0 < state.P[0, 0, 0] < 1e-11
+    assert model.initial_state(v.double(), g.double()).P.dtype == DOUBLE
 
 
 def chi_square_bounds(degrees: int, runs: int) -> tuple[float, float]:
@@ -474,14 +543,14 @@ def chi_square_bounds(degrees: int, runs: int) -> tuple[float, float]:
     return tuple(chi2.ppf([0.025, 0.975], degrees * runs) / runs)
 
 
-@pytest.mark.parametrize("preset", ["published", "calibrated"])
-def test_the_filter_is_consistent_over_1000_monte_carlo_runs(preset):
+@pytest.mark.parametrize("name", ["published", "calibrated"])
+def test_the_filter_is_consistent_over_1000_monte_carlo_runs(name):
     # At 1 kHz, because sampled noise is the continuous noise of the model only for short steps: at
     # 100 Hz the trapezoidal rule gives the outer samples half the weight of a step, and the filter
     # is cautious by some percent.
     runs = 1000
     covariance = torch.diag(torch.tensor([3e-3] * 3 + [0.05] * 3, dtype=DOUBLE).square())
-    model = EKFModel(preset).double()
+    model = EKFModel(name).double()
     s = simulate(model, random_drive(runs), 1, covariance, rate_hz=1000)
     camera = s.camera.T_c0_c1[:, 0]
     with torch.no_grad():

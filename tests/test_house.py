@@ -19,7 +19,8 @@ ROOMS: dict[str, set[str]] = {
     "layers": {"liegroups"},
     "ekf": {"liegroups"},
     "datasets": {"liegroups", "ekf"},
-    "match_kitti_imu": {"datasets"},
+    "options": set(),
+    "match_kitti_imu": {"options", "datasets"},
     "benchmarks": {"liegroups", "layers", "ekf", "datasets"},
 }
 NOT_ROOMS = {"tests", "data", "runs"}

@@ -76,7 +76,7 @@ def test_every_preset_is_positive():
 def test_what_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="expected one of published, calibrated, got 'best'"):
         preset("best")
-    with pytest.raises(ValueError, match="expected learned, naive or fixed, got 'free'"):
+    with pytest.raises(ValueError, match="expected learned, naive, fixed, got 'free'"):
         vision_covariance(torch.zeros(6), PUBLISHED, "free")
     with pytest.raises(ValueError, match=r"predicted: expected shape \(..., 6\)"):
         vision_covariance(torch.zeros(3), PUBLISHED)

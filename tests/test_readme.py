@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import re
@@ -11,6 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+import options
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,8 +52,7 @@ def check_pip(words: list[str]) -> None:
 
 def check_program(name: str, arguments: list[str]) -> None:
     """A program of ours reads its command line; the paths in it are the reader's own."""
-    program = importlib.import_module(name.removesuffix(".py"))
-    program.parse_args(arguments)
+    getattr(options, name.removesuffix(".py"))(arguments)
 
 
 @pytest.mark.parametrize("command", commands())

@@ -16,9 +16,27 @@ from benchmarks.simulation import (
     simulate,
     without,
 )
-from ekf.filter import BA, BG, GRAV, PHI, POS, ROT, TRANS, VEL, EKFModel, FilterState
+from ekf.filter import (
+    BA,
+    BG,
+    GRAV,
+    PHI,
+    ROT,
+    TRANS,
+    VEL,
+    EKFModel,
+    FilterState,
+    motion_covariance,
+)
 from ekf.preintegration import camera_motion, carry, preintegrate
-from ekf.sequence import UNKNOWN_ACCEL_STD, Track, anchor, coast, run_sequence
+from ekf.sequence import (
+    UNKNOWN_ACCEL_DENSITY,
+    UNKNOWN_RATE_DENSITY,
+    Track,
+    anchor,
+    coast,
+    run_sequence,
+)
 from liegroups import se3, so3
 from tests.test_filter import (
     DOUBLE,
@@ -78,8 +96,9 @@ def test_the_covariance_is_anchored_by_the_derivative_of_anchoring():
 
     A = jacobian(error_after, 18)
     assert A[GRAV, PHI].abs().max() > 1  # a wrong rotation is a wrong gravity, seen from there
-    expected = A @ state.P @ A.mT + 1e-12 * torch.eye(18, dtype=DOUBLE)
-    assert_close(anchored.P, expected, atol=1e-10, rtol=0)
+    assert_close(anchored.P, A @ state.P @ A.mT, atol=1e-10, rtol=0)
+    certain = anchor(replace(state, P=torch.zeros_like(state.P)), T_c_b).P
+    assert_close(certain, torch.diag(torch.tensor([1e-12] * 6 + [0.0] * 12, dtype=DOUBLE)))
 
 
 def test_coasting_keeps_the_velocity_and_loses_certainty():
@@ -90,18 +109,39 @@ def test_coasting_keeps_the_velocity_and_loses_certainty():
     assert_close(after.T_c0_c1[:, :3, :3], state.T_c0_c1[:, :3, :3])
     way = after.T_c0_c1[:, :3, 3] - state.T_c0_c1[:, :3, 3]
     assert_close(way, state.velocity * time.unsqueeze(-1))
-    grown = after.P - state.P
-    spread = UNKNOWN_ACCEL_STD**2 * time**2
-    one = torch.eye(3, dtype=DOUBLE)
-    assert_close(grown[:, VEL, VEL], spread[:, None, None] * one)
-    assert_close(grown[:, BG, BG], 1e-6 * time[:, None, None] * one)
-    assert_close(grown[:, BA, BA], 1e-2 * time[:, None, None] * one)
-    assert (grown[:, PHI, PHI].diagonal(dim1=-2, dim2=-1) > 0).all()
-    # The position follows the velocity with its error, and an unknown acceleration on top of it.
-    P, t = state.P, time[:, None, None]
-    expected = t * (P[:, VEL, POS] + P[:, POS, VEL]) + t * t * P[:, VEL, VEL]
-    assert_close(grown[:, POS, POS], expected + 0.25 * spread[:, None, None] * t * t * one)
+    one, t = torch.eye(3, dtype=DOUBLE), time[:, None, None]
+    for block, density in (
+        (PHI, UNKNOWN_RATE_DENSITY),
+        (VEL, UNKNOWN_ACCEL_DENSITY),
+        (BG, 1e-6),
+        (BA, 1e-2),
+    ):
+        assert_close((after.P - state.P)[:, block, block], density * t * one)
     assert is_positive(after.P)
+
+
+def test_certainty_is_lost_with_time_however_it_is_cut():
+    state, T_c_b = random_state(), extrinsics()
+    densities = torch.tensor([1e-7, 1e-6, 1e-3, 1e-2], dtype=DOUBLE)
+    whole = coast(state, torch.tensor(0.6, dtype=DOUBLE), T_c_b, densities)
+    for _ in range(6):
+        state = coast(state, torch.tensor(0.1, dtype=DOUBLE), T_c_b, densities)
+    for field in fields(FilterState):
+        assert_close(getattr(state, field.name), getattr(whole, field.name))
+
+
+def test_coasting_covers_what_cars_do_without_an_imu():
+    # From a known start the error after a second lies within what the covariance admits.
+    torch.manual_seed(2)
+    s = drive(400, intervals=10)
+    certain = replace(s.start, velocity=s.velocity[:, 0], P=torch.zeros_like(s.start.P))
+    second = torch.ones(400, dtype=DOUBLE)
+    after = coast(certain, second, s.T_c_b, torch.zeros(4, dtype=DOUBLE))
+    true = s.T_c0_c1[:, 0]
+    for k in range(1, 10):
+        true = true @ s.T_c0_c1[:, k]
+    error = motion_error(true, after.T_c0_c1)
+    assert nees(error, motion_covariance(after, s.T_c_b)).quantile(0.95) < 12.6  # of chi-square, 6
 
 
 def test_a_drive_is_followed_and_each_image_has_its_own_axes():
@@ -242,9 +282,53 @@ def test_a_drive_alone_is_the_same_as_in_a_batch():
         assert_close(getattr(alone, field.name), getattr(together, field.name)[0])
 
 
+def test_a_drive_may_begin_where_another_ended():
+    s = drive(intervals=6)
+    whole = run(s)
+    first, rest = (
+        replace(
+            s,
+            imu=replace(s.imu, **{f.name: getattr(s.imu, f.name)[part] for f in fields(s.imu)}),
+            camera=replace(
+                s.camera, **{f.name: getattr(s.camera, f.name)[part] for f in fields(s.camera)}
+            ),
+        )
+        for part in (slice(0, 4), slice(4, 6))
+    )
+    begun = run(first)
+    carried = ("velocity", "gravity", "gyro_bias", "accel_bias")
+    still, T_c0_c4 = torch.eye(4, dtype=DOUBLE), begun.T_c0_ck[-1]
+    in_c4 = FilterState(still, **{n: getattr(begun, n)[-1] for n in carried}, P=begun.P[-1])
+    R = torch.eye(18, dtype=DOUBLE)
+    R[VEL, VEL] = R[GRAV, GRAV] = R_c0_c4 = T_c0_c4[:3, :3]
+    in_c0 = replace(
+        in_c4,
+        T_c0_c1=T_c0_c4,
+        velocity=R_c0_c4 @ in_c4.velocity,
+        gravity=R_c0_c4 @ in_c4.gravity,
+        P=R @ in_c4.P @ R.T,
+    )
+    for start, T_c0_start in ((in_c4, still), (in_c0, T_c0_c4)):
+        track = run(replace(rest, start=start))
+        assert_close(track.velocity, whole.velocity[4:], atol=1e-8, rtol=0)
+        assert_close(track.T_c0_c1, whole.T_c0_c1[4:], atol=1e-8, rtol=0)
+        expected = T_c0_start @ se3.inverse(T_c0_c4) @ whole.T_c0_ck[4:]
+        assert_close(track.T_c0_ck, expected, atol=1e-8, rtol=0)
+
+
+def test_a_drive_without_intervals_is_refused():
+    s = drive(intervals=1)
+    empty = replace(s.imu, **{f.name: getattr(s.imu, f.name)[:0] for f in fields(s.imu)})
+    with pytest.raises(ValueError, match="at least one interval"):
+        run(replace(s, imu=empty))
+
+
 def test_gradients_pass_by_the_holes():
     s = without(drive(intervals=5), imu=[1, 3], camera=[2, 3])
-    inputs = [x.requires_grad_() for x in (s.imu.gyro, s.imu.accel, s.camera.T_c0_c1)]
+    duration = s.imu.duration.masked_fill(s.imu.valid, torch.nan)
+    s = replace(s, imu=replace(s.imu, duration=duration))
+    inputs = [s.imu.gyro, s.imu.accel, s.camera.T_c0_c1, s.start.velocity]
+    inputs = [x.requires_grad_() for x in inputs]
     model = EKFModel("calibrated", train_imu_noise_covar=True).double()
     track = run_sequence(model, s.imu, s.camera, s.T_c_b, s.start)
     (track.T_c0_ck.sum() + track.P.sum()).backward()
