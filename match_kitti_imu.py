@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ SPLITS = Path(__file__).parent / "splits"
 
 def run(args: Namespace) -> int:
     """Do the task for each drive and print its report; return the exit code."""
-    split = args.split and SPLITS / args.split
+    split = None if args.split is None else SPLITS / args.split
     chosen = drives.choose_drives(args.raw_path, args.sync_path, args.drives, split)
     folders = (args.raw_path, args.sync_path)
     if args.estimate_time_offset:
@@ -50,8 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(options.match_kitti_imu(argv))
     except (DataError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe, like head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         print(f"match_kitti_imu: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("match_kitti_imu: interrupted, drives that were begun are as before", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import multiprocessing
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,16 +16,25 @@ import numpy as np
 import torch
 
 from datasets.calibration import read_calibration
-from datasets.imu_matching import Matching, check_options, match
+from datasets.imu_matching import Matching, check_options, in_order, match
 from datasets.matched import FOLDER, tidy, write_matched
-from datasets.oxts import Problem, Recording, Stamps, format_stamp, read_oxts, read_stamps
-from datasets.text import DataError, read_lines, shown
+from datasets.oxts import (
+    Problem,
+    Recording,
+    Stamps,
+    format_stamp,
+    packet_files,
+    read_oxts,
+    read_stamps,
+)
+from datasets.text import DataError, at_line, read_lines, shown
 from datasets.time_offset import TimeOffset, check_range, estimate_time_offset, read_rotations
 from liegroups import so3
 
 _DRIVE = re.compile(
-    r"(?:\d{4}_\d\d_\d\d/)?(\d{4}_\d\d_\d\d)_drive_(\d{4})(?:_(?:sync|extract))?/?", re.ASCII
+    r"(?:(\d{4}_\d\d_\d\d)/)?(\d{4}_\d\d_\d\d)_drive_(\d{4})(?:_(?:sync|extract))?/?", re.ASCII
 )
+_DATE = re.compile(r"\d{4}_\d\d_\d\d", re.ASCII)
 _CAMERAS = ("image_02", "image_03", "image_00", "image_01")  # whose stamps are taken, in this order
 _SPLIT_FILES = ("train_files.txt", "val_files.txt", "test_files.txt")
 _SHOWN_PROBLEMS = 10
@@ -42,9 +52,9 @@ class Drive:
     def parse(text: str) -> Drive:
         """Read `2011_09_26_drive_0001`, also with its date's folder, `_sync` or `_extract`."""
         match = _DRIVE.fullmatch(text.strip())
-        if match is None:
+        if match is None or match[1] not in (None, match[2]):
             raise DataError(f"expected a drive like 2011_09_26_drive_0001, got {shown(text)}")
-        return Drive(match[1], match[2])
+        return Drive(match[2], match[3])
 
     def __str__(self) -> str:
         return f"{self.date}_drive_{self.number}"
@@ -58,16 +68,19 @@ class Drive:
 
 @dataclass(frozen=True)
 class Found:
-    """The drives under two folders: in both, and on one side only."""
+    """The drives under two folders: in both, on one side only, or wanted and in neither."""
 
     both: tuple[Drive, ...]
     only_raw: tuple[Drive, ...]
     only_sync: tuple[Drive, ...]
+    neither: tuple[Drive, ...] = ()
 
     def among(self, wanted: set[Drive]) -> Found:
         """Return those that are wanted."""
         sides = (self.both, self.only_raw, self.only_sync)
-        return Found(*(tuple(drive for drive in side if drive in wanted) for side in sides))
+        neither = wanted.difference(*sides)
+        sides = (tuple(drive for drive in side if drive in wanted) for side in sides)
+        return Found(*sides, tuple(sorted(neither)))
 
 
 def find_drives(raw_path: Path, sync_path: Path) -> Found:
@@ -79,12 +92,15 @@ def find_drives(raw_path: Path, sync_path: Path) -> Found:
 def _drives_in(root: Path, kind: str) -> set[Drive]:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
-    folders = (path for path in root.glob(f"*/*_drive_*_{kind}") if path.is_dir())
-    return {
-        Drive.parse(path.name)
-        for path in folders
-        if _DRIVE.fullmatch(path.name) and path.name.startswith(path.parent.name)
-    }
+    # Not by a glob: that passes over a folder that may not be read as if it were empty.
+    dates = [path for path in root.iterdir() if _DATE.fullmatch(path.name) and path.is_dir()]
+    found = set()
+    for date in dates:
+        for path in date.iterdir():
+            named = path.name.startswith(date.name) and path.name.endswith(f"_{kind}")
+            if named and _DRIVE.fullmatch(path.name) and path.is_dir():
+                found.add(Drive.parse(path.name))
+    return found
 
 
 def select_drives(found: Found, names: Sequence[str]) -> Found:
@@ -105,12 +121,12 @@ def choose_drives(
     found = find_drives(raw_path, sync_path)
     if names:
         return select_drives(found, names)
-    if split:
+    if split is not None:
         found = found.among(split_drives(split))
     if not found.both:
+        which = "no drive" if split is None else f"no drive of {split}"
         raise DataError(
-            f"no drive{' of the split' * bool(split)} has both an _extract folder in {raw_path} "
-            f"and a _sync folder in {sync_path}"
+            f"{which} has both an _extract folder in {raw_path} and a _sync folder in {sync_path}"
         )
     return found
 
@@ -120,8 +136,15 @@ def split_drives(folder: Path) -> set[Drive]:
     files = [folder / name for name in _SPLIT_FILES if (folder / name).exists()]
     if not files:
         raise FileNotFoundError(f"{folder}: no split here, it would have {', '.join(_SPLIT_FILES)}")
-    columns = {line.split()[0] for file in files for line in read_lines(file) if line.strip()}
-    return {Drive.parse(column) for column in columns}
+    drives = set()
+    for file in files:
+        for number, line in enumerate(read_lines(file), start=1):
+            if line.strip():
+                try:
+                    drives.add(Drive.parse(line.split()[0]))
+                except DataError as error:
+                    raise at_line(file, number, str(error)) from None
+    return drives
 
 
 @dataclass(frozen=True)
@@ -213,12 +236,14 @@ def summary(reports: Sequence[DriveReport], found: Found) -> str:
     for drives, lacking in ((found.only_raw, "_sync"), (found.only_sync, "_extract")):
         if drives:
             lines.append(f"without {lacking}, left out: {len(drives)}, first {drives[0]}")
+    if found.neither:
+        lines.append(f"in neither folder: {len(found.neither)}, first {found.neither[0]}")
     return "\n".join(lines)
 
 
 def _where(dropped: dict[str, object]) -> str:
     at = f" at {dropped['stamp']}" if dropped["stamp"] else ""
-    return f"{dropped['meaning']}, first{at} in interval {dropped['interval']}"
+    return f"{dropped['meaning']}, first{at} in interval {dropped['intervals'][0]}"
 
 
 def match_drive(drive: Drive, options: MatchOptions) -> DriveReport:
@@ -233,6 +258,9 @@ def match_drive(drive: Drive, options: MatchOptions) -> DriveReport:
         ends, problems = _read_ends(folder, options.align)
         matching = match(ends, raw, max_drift_ms=options.max_drift_ms, align=options.align)
         details = _details(drive, options, matching, (*problems, *map(_line, raw.problems)))
+        if not matching.imu.valid.any():
+            note = "no interval is valid, nothing was written"
+            return DriveReport(drive, Outcome.FAILED, note, details)
         if not options.check:
             write_matched(folder, matching.imu, details)
     except (DataError, OSError) as error:
@@ -247,16 +275,22 @@ def _line(problem: Problem) -> str:
 
 
 def _read_ends(folder: Path, align: str) -> tuple[Stamps, tuple[str, ...]]:
-    """Return the stamps where intervals end, one for each synced packet, and what is wrong."""
-    sync = read_stamps(folder / "oxts" / "timestamps.txt")
-    if align == "packet":
-        return sync, tuple(map(_line, sync.problems))
-    path = _image_stamps_path(folder)
-    images = read_stamps(path)
-    problems = tuple(map(_line, images.problems))
-    if len(images) != len(sync):
-        problems += (f"{path}: {len(images)} stamps, but there are {len(sync)} synced packets",)
-    return images.resized(len(sync)), problems
+    """Return the stamps where intervals end, one for each frame, and what is wrong with them.
+
+    A frame is whatever the synced drive has a stamp or a packet of, so that a list that was cut
+    off costs intervals and not lines of the output.
+    """
+    oxts = folder / "oxts"
+    sync = read_stamps(oxts / "timestamps.txt")
+    count = max(len(sync), *(frame + 1 for frame in packet_files(oxts / "data")), 0)
+    path, stamps = oxts / "timestamps.txt", sync
+    if align == "camera":
+        path = _image_stamps_path(folder)
+        stamps = read_stamps(path)
+    problems = tuple(map(_line, stamps.problems))
+    if len(stamps) != count:
+        problems += (f"{path}: {len(stamps)} stamps, but there are {count} synced packets",)
+    return stamps.resized(count), problems
 
 
 def _image_stamps_path(folder: Path) -> Path:
@@ -279,8 +313,8 @@ def _details(
         "dropped": {
             dropped.reason.name: {
                 "meaning": dropped.reason.value,
-                "count": dropped.count,
-                "interval": dropped.interval,
+                "count": len(dropped.intervals),
+                "intervals": dropped.intervals,
                 "stamp": None if dropped.stamp_ns is None else format_stamp(dropped.stamp_ns),
             }
             for dropped in matching.dropped
@@ -333,9 +367,9 @@ def _gyro(raw: Recording) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _increasing(stamps_ns: np.ndarray) -> np.ndarray:
-    """Return the places of those stamps that are higher than all before."""
-    highest = np.maximum.accumulate(stamps_ns)
-    return np.flatnonzero(np.diff(highest, prepend=np.iinfo(np.int64).min // 2) > 0)
+    """Return the places of the most stamps that go forward, without strays and repeats."""
+    order = in_order(stamps_ns)
+    return order[np.diff(stamps_ns[order], prepend=-1) > 0]
 
 
 def in_processes(
@@ -344,10 +378,16 @@ def in_processes(
     """Yield the result for each drive in order, worked on by so many processes."""
     if workers < 1:
         raise DataError(f"workers: expected at least 1, got {workers}")
+    workers = min(workers, len(drives))
     if workers == 1:
         yield from map(work, drives)
         return
     # Started afresh, not forked: a fork of a process with threads (torch's, tqdm's) may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as executor:
-        yield from executor.map(work, drives)
+        try:
+            yield from executor.map(work, drives)
+        except BrokenProcessPool:
+            raise DataError(
+                "a worker process was killed, perhaps for lack of memory: try fewer --workers"
+            ) from None

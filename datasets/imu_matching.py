@@ -7,6 +7,7 @@ cannot be trusted is dropped, with a reason; its neighbours are not.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,8 @@ from datasets.text import DataError
 ALIGNMENTS = ("packet", "camera")
 STEP_NS = 10 * 10**6  # the raw packets come at 100 Hz
 MIN_PACKETS = 11
-# A raw packet this near to an exposure would make a step that is all rounding.
+MAX_DRIFT_MS = 1e6
+# A raw packet this near to an exposure says the same as the packet interpolated there.
 TOUCH_NS = 1000
 
 _OF_PACKET = (Reason.MISSING_PACKET, Reason.BROKEN_PACKET)
@@ -30,14 +32,12 @@ class Dropped:
 
     Attributes:
         reason: the reason
-        count: how many
-        interval: the first of them
-        stamp_ns: the stamp that offends in it; None where a stamp is what is missing
+        intervals: which ones, at least one
+        stamp_ns: the stamp that offends in the first; None where a stamp is what is missing
     """
 
     reason: Reason
-    count: int
-    interval: int
+    intervals: tuple[int, ...]
     stamp_ns: int | None
 
 
@@ -60,8 +60,10 @@ def check_options(max_drift_ms: float, align: str) -> None:
     """Refuse what `match` cannot work with."""
     if align not in ALIGNMENTS:
         raise DataError(f"align: expected one of {', '.join(ALIGNMENTS)}, got {align!r}")
-    if not 0 <= max_drift_ms < np.inf:
-        raise DataError(f"max_drift_ms: expected a number from 0, got {max_drift_ms}")
+    if not 0 <= max_drift_ms <= MAX_DRIFT_MS:
+        raise DataError(
+            f"max_drift_ms: expected a number from 0 to {MAX_DRIFT_MS:g}, got {max_drift_ms}"
+        )
 
 
 def match(
@@ -98,11 +100,10 @@ def match(
     )
     dropped = []
     for c, reason in enumerate(reasons[1:], start=1):
-        intervals = np.flatnonzero(code == c)
-        if len(intervals):
-            first = int(intervals[0])
-            stamp_ns = spans.offending_stamp(first, reason, timeline)
-            dropped.append(Dropped(reason, len(intervals), first, stamp_ns))
+        intervals = tuple(np.flatnonzero(code == c).tolist())
+        if intervals:
+            stamp_ns = spans.offending_stamp(intervals[0], reason, timeline)
+            dropped.append(Dropped(reason, intervals, stamp_ns))
     return Matching(imu, tuple(dropped), timeline.repeats)
 
 
@@ -162,6 +163,7 @@ class _Spans:
     inner_first: np.ndarray  # (N - 1,) the packets that are taken as they are
     inner_last: np.ndarray
     lengths: np.ndarray  # (N - 1,) packets of the interval, the interpolated ones too
+    disordered: np.ndarray  # (N - 1,) a packet out of order lies in the interval, or claims to
 
     def masks(self, timeline: _Timeline) -> dict[Reason, np.ndarray]:
         """Return for each reason which intervals it speaks against (N - 1,)."""
@@ -175,7 +177,7 @@ class _Spans:
             count = offsets_of(flags)
             begin = np.clip(timeline.begin(reason, self.first), 0, len(flags))
             masks[reason] = count[np.clip(self.last + 1, 0, len(flags))] > count[begin]
-        masks[Reason.STEP_BACK] |= (np.diff(ns) < 0) | (self.last < self.first)
+        masks[Reason.STEP_BACK] |= (np.diff(ns) < 0) | (self.last < self.first) | self.disordered
         masks[Reason.REPEATED_STAMP] |= np.diff(ns) == 0
         return masks
 
@@ -214,24 +216,58 @@ def _raw_spans(timeline: _Timeline, ends: Stamps) -> _Spans:
     # Of several packets with the stamp of an end, the span takes in all, to fail on the repeat.
     first = order[np.minimum(left, len(order) - 1)][:-1]
     last = order[np.maximum(right, 0)][1:]
-    return _Spans(ends, left <= right, first, last, first, last, last - first + 1)
+    orderly = np.zeros(len(first), bool)  # the steps between the packets will tell
+    return _Spans(ends, left <= right, first, last, first, last, last - first + 1, orderly)
 
 
 def _exposure_spans(timeline: _Timeline, ends: Stamps) -> _Spans:
     """Return the spans from the packet before one exposure to the packet after the next."""
-    # In order, both are the stamps themselves. Where stamps step back, the first packet not before
-    # an exposure comes before the last not after it, and the span takes in the step, to fail on it.
-    highest = np.maximum.accumulate(timeline.stamps_ns)
-    lowest = np.minimum.accumulate(timeline.stamps_ns[::-1])[::-1]
-    after = np.searchsorted(highest, ends.ns, "left")
-    before = np.searchsorted(lowest, ends.ns, "right") - 1
-    found = (before >= 0) & (after < len(highest))
-    inner_first = np.searchsorted(highest, ends.ns[:-1] + TOUCH_NS, "left")
-    inner_last = np.searchsorted(highest, ends.ns[1:] - TOUCH_NS, "right") - 1
-    first = np.minimum(before, after)[:-1]
-    last = np.maximum(before, after)[1:]
+    # Looked up among the packets that are in order. One out of order speaks against the interval
+    # that it lies in, and against the one that its stamp claims: either may be the truth.
+    order = in_order(timeline.stamps_ns)
+    in_time = timeline.stamps_ns[order]
+    after = np.searchsorted(in_time, ends.ns, "left")
+    before = np.searchsorted(in_time, ends.ns, "right") - 1
+    found = (before >= 0) & (after < len(order))
+    inner_first = np.searchsorted(in_time, ends.ns[:-1] + TOUCH_NS, "left")
+    inner_last = np.searchsorted(in_time, ends.ns[1:] - TOUCH_NS, "right") - 1
     lengths = inner_last - inner_first + 1 + 2
-    return _Spans(ends, found, first, last, inner_first, inner_last, lengths)
+    end = len(order) - 1
+    before, after = np.clip(before, 0, end), np.clip(after, 0, end)
+    first, last = np.minimum(before, after)[:-1], np.maximum(before, after)[1:]
+    stray = np.delete(np.arange(len(timeline.stamps_ns)), order)
+    disordered = _any_within(stray, order[first], order[last])
+    disordered |= _any_within(np.sort(timeline.stamps_ns[stray]), in_time[first], in_time[last])
+    inner_first, inner_last = (order[np.clip(x, 0, end)] for x in (inner_first, inner_last))
+    first, last = order[first], order[last]
+    return _Spans(ends, found, first, last, inner_first, inner_last, lengths, disordered)
+
+
+def in_order(stamps_ns: np.ndarray) -> np.ndarray:
+    """Return the places of the most stamps that do not step back, so that strays are left out."""
+    if (np.diff(stamps_ns) >= 0).all():
+        return np.arange(len(stamps_ns))
+    # The longest such subsequence: tails[k] ends the best one of k + 1 stamps so far.
+    tails: list[int] = []
+    places: list[int] = []
+    previous = np.full(len(stamps_ns), -1)
+    for place, stamp in enumerate(stamps_ns.tolist()):
+        k = bisect_right(tails, stamp)
+        if k == len(tails):
+            tails.append(stamp)
+            places.append(place)
+        else:
+            tails[k], places[k] = stamp, place
+        previous[place] = places[k - 1] if k else -1
+    chain = [places[-1]]
+    while previous[chain[-1]] >= 0:
+        chain.append(int(previous[chain[-1]]))
+    return np.array(chain[::-1])
+
+
+def _any_within(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Say for each range, ends included, whether one of the sorted values lies in it."""
+    return np.searchsorted(values, high, "right") > np.searchsorted(values, low, "left")
 
 
 def _collect(
@@ -255,8 +291,8 @@ def _collect(
 
 def _interpolate(timeline: _Timeline, packets: Packets, stamps_ns: np.ndarray) -> Packets:
     """Return packets at other stamps (M,), each between two whole packets that are in order."""
-    highest = np.maximum.accumulate(timeline.stamps_ns)
-    after = np.searchsorted(highest, stamps_ns, "left")
+    order = in_order(timeline.stamps_ns)
+    after = order[np.searchsorted(timeline.stamps_ns[order], stamps_ns, "left")]
     before = np.where(timeline.stamps_ns[after] == stamps_ns, after, after - 1)
     step_ns = np.maximum(timeline.stamps_ns[after] - timeline.stamps_ns[before], 1)
     weight = ((stamps_ns - timeline.stamps_ns[before]) / step_ns)[:, None]  # (M, 1)
@@ -280,5 +316,5 @@ def _joined(a: Packets, b: Packets) -> Packets:
     return Packets(
         np.concatenate([a.values, b.values]),
         np.concatenate([a.stamps_ns, b.stamps_ns]),
-        a.texts + b.texts,
+        a.lines + b.lines,
     )

@@ -57,6 +57,7 @@ class ImuSamples(NamedTuple):
     dt: np.ndarray  # (N, S) float64 [s]
     gyro: np.ndarray  # (N, S + 1, 3) float64 [rad/s]
     accel: np.ndarray  # (N, S + 1, 3) float64 [m/s^2]
+    speed: np.ndarray  # (N,) float64 of the first packet [m/s]
     valid: np.ndarray  # (N,) bool; all else is zero where not
 
 
@@ -83,28 +84,52 @@ class MatchedImu:
         """Which intervals have packets (N,) bool."""
         return np.diff(self.offsets) > 0
 
-    def padded(self) -> ImuSamples:
-        """Return all intervals at the length S of the longest."""
+    def interval(self, i: int) -> Packets:
+        """Return the packets of one interval, none if it is not valid."""
+        return self.packets.select(slice(*self.offsets[i : i + 2].tolist()))
+
+    def padded(self, steps: int | None = None) -> ImuSamples:
+        """Return all intervals at one length.
+
+        Args:
+            steps: S, that of the longest interval if not given; drives of one batch need the same
+        """
         lengths = np.diff(self.offsets)
-        steps = max(int(lengths.max(initial=0)) - 1, 0)
+        longest = max(int(lengths.max(initial=0)) - 1, 1)
+        steps = longest if steps is None else steps
+        if steps < longest:
+            raise ValueError(
+                f"steps: expected at least {longest}, the longest interval, got {steps}"
+            )
         within = np.minimum(np.arange(steps + 1), lengths[:, None] - 1)  # (N, S + 1)
         # One sample of zeros behind all others is what intervals without packets point at.
         rows = np.where(self.valid[:, None], self.offsets[:-1, None] + within, len(self.packets))
-        stamps_ns, gyro, accel = (
-            np.concatenate([samples, np.zeros_like(samples, shape=(1, *samples.shape[1:]))])[rows]
-            for samples in (self.packets.stamps_ns, self.packets.gyro, self.packets.accel)
+        sources = (
+            self.packets.stamps_ns,
+            self.packets.gyro,
+            self.packets.accel,
+            self.packets.speed,
         )
-        return ImuSamples(np.diff(stamps_ns, axis=1) / 1e9, gyro, accel, self.valid)
+        stamps_ns, gyro, accel, speed = (
+            np.concatenate([samples, np.zeros_like(samples, shape=(1, *samples.shape[1:]))])[rows]
+            for samples in sources
+        )
+        dt = np.diff(stamps_ns, axis=1) / 1e9
+        return ImuSamples(dt, gyro, accel, speed[:, 0], self.valid)
 
 
-def read_matched(drive_folder: Path, imu_filename: str = PACKETS_FILE) -> MatchedImu:
+def read_matched(
+    drive_folder: Path, imu_filename: str = PACKETS_FILE, frames: int | None = None
+) -> MatchedImu:
     """Read the matched IMU of a synced drive.
 
-    An interval that is `nan` in the packets or in the stamps is not valid.
+    An interval that is `nan` in the packets or in the stamps is not valid. Why, `report.json` says
+    if there is one.
 
     Args:
         drive_folder: the synced drive, which holds `matched_oxts`
         imu_filename: the packets, perhaps those of a noisy variant; the stamps are the same
+        frames: how many images the drive has, to be checked if given
 
     Raises:
         FileNotFoundError: one of the two files is missing
@@ -118,7 +143,12 @@ def read_matched(drive_folder: Path, imu_filename: str = PACKETS_FILE) -> Matche
             f"{packets_path}: {len(packet_lines)} lines, but {stamps_path.name} "
             f"has {len(stamp_lines)}: both need one for every interval"
         )
-    values, stamps_ns, texts, lengths = [], [], [], []
+    if frames is not None and len(packet_lines) != frames - 1:
+        raise DataError(
+            f"{packets_path}: {len(packet_lines)} lines, but {frames} images have {frames - 1} "
+            "intervals between them: match the drive again"
+        )
+    values, stamps_ns, lengths = [], [], []
     for line, (packet_line, stamp_line) in enumerate(
         zip(packet_lines, stamp_lines, strict=True), start=1
     ):
@@ -133,15 +163,25 @@ def read_matched(drive_folder: Path, imu_filename: str = PACKETS_FILE) -> Matche
         _check_order(ns, stamps_path, line)
         values += numbers
         stamps_ns += ns
-        texts += [text.strip() for text in packet_line.split("|")]
         lengths.append(len(ns))
-    packets = Packets(
-        np.array(values, np.float64).reshape(-1, len(FIELDS)),
-        np.array(stamps_ns, np.int64),
-        tuple(texts),
+    numbers = np.array(values, np.float64).reshape(-1, len(FIELDS))
+    packets = Packets(numbers, np.array(stamps_ns, np.int64))
+    known = _read_reasons(drive_folder / FOLDER / REPORT_FILE)
+    reasons = tuple(
+        None if length else known.get(i, Reason.NAN_IN_FILE) for i, length in enumerate(lengths)
     )
-    reasons = tuple(None if length else Reason.NAN_IN_FILE for length in lengths)
     return MatchedImu(packets, offsets_of(lengths), reasons)
+
+
+def _read_reasons(path: Path) -> dict[int, Reason]:
+    """Return the reasons that a report gives for intervals without packets."""
+    if not path.exists():
+        return {}
+    try:
+        dropped = json.loads(path.read_text(encoding="utf-8")).get("dropped", {})
+        return {int(i): Reason[name] for name, d in dropped.items() for i in d["intervals"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(f"{path}: not a report of match_kitti_imu.py, delete it") from None
 
 
 def offsets_of(lengths: list[int] | np.ndarray) -> np.ndarray:
@@ -183,18 +223,28 @@ def write_matched(drive_folder: Path, matched: MatchedImu, report: Mapping[str, 
     """
     tidy(drive_folder)
     new, old, final = (drive_folder / name for name in (_NEW, _OLD, FOLDER))
-    (new / "data").mkdir(parents=True)
-    packet_lines = _lines(matched, matched.packets.texts)
-    stamp_lines = _lines(matched, tuple(map(format_stamp, matched.packets.stamps_ns.tolist())))
-    _write(new / PACKETS_FILE, "".join(packet_lines))
-    _write(new / STAMPS_FILE, "".join(stamp_lines))
-    for i, line in enumerate(packet_lines):
-        _write(new / "data" / f"{i:010d}.txt", line)
-    _write(new / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+    if final.is_symlink() or (final.exists() and not final.is_dir()):
+        raise DataError(f"{final}: not a folder but a link or a file, remove it")
+    try:
+        _write_folder(new, matched, report)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)  # a full disk would stay full
+        raise
     if final.exists():
         final.rename(old)
     new.rename(final)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_folder(folder: Path, matched: MatchedImu, report: Mapping[str, object]) -> None:
+    (folder / "data").mkdir(parents=True)
+    packet_lines = _lines(matched, matched.packets.lines)
+    stamp_lines = _lines(matched, tuple(map(format_stamp, matched.packets.stamps_ns.tolist())))
+    _write(folder / PACKETS_FILE, "".join(packet_lines))
+    _write(folder / STAMPS_FILE, "".join(stamp_lines))
+    for i, line in enumerate(packet_lines):
+        _write(folder / "data" / f"{i:010d}.txt", line)
+    _write(folder / REPORT_FILE, json.dumps(report, indent=2) + "\n")
 
 
 def tidy(drive_folder: Path) -> None:
@@ -214,4 +264,7 @@ def _lines(matched: MatchedImu, texts: tuple[str, ...]) -> list[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:  # a full disk does not say of which file
+        raise OSError(error.errno, error.strerror, str(path)) from None

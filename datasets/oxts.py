@@ -38,13 +38,15 @@ ANGLES = ("roll", "pitch", "yaw")
 STATES = ("navstat", "numsats", "posmode", "velmode", "orimode")
 """Integers, of which a mean is no state."""
 
+LARGEST = 1e9
+"""No field of a packet is ever near it; arithmetic on what passes stays finite."""
+
 EARTH_RADIUS = 6378137.0  # [m]
 DAY_NS = 86_400 * 10**9
 
 _COLUMN = {name: i for i, name in enumerate(FIELDS)}
-_STAMP = re.compile(
-    r"(\d{4}-\d\d-\d\d)[ T]([01]\d|2[0-3]):([0-5]\d):([0-5]\d)(?:\.(\d{1,9}))?", re.ASCII
-)
+# Always with nine digits: fewer are a line that was cut off, and would be a plausible wrong time.
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\d)[ T]([01]\d|2[0-3]):([0-5]\d):([0-5]\d)\.(\d{9})", re.ASCII)
 _EPOCH = date(1970, 1, 1).toordinal()
 _FILE = re.compile(r"(\d{10})\.txt", re.ASCII)
 _YEARS = range(1678, 2262)  # whose nanoseconds since 1970 all fit into 64 bits
@@ -57,9 +59,9 @@ def parse_stamp(text: str) -> int:
         raise DataError(
             f"expected a stamp like 2011-09-26 13:02:25.964389445, got {shown(text.strip())}"
         )
-    day, hours, minutes, seconds, fraction = match.groups(default="")
+    day, hours, minutes, seconds, ns = match.groups()
     seconds_of_day = 3600 * int(hours) + 60 * int(minutes) + int(seconds)
-    return _days(day) * DAY_NS + seconds_of_day * 10**9 + int(fraction.ljust(9, "0"))
+    return _days(day) * DAY_NS + seconds_of_day * 10**9 + int(ns)
 
 
 def format_stamp(ns: int) -> str:
@@ -142,12 +144,12 @@ class Packets:
     Attributes:
         values: (N, 30) float64 in the order of FIELDS: outside of this class, ask by name
         stamps_ns: (N,) int64 nanoseconds since 1970
-        texts: N lines as they stand in the files, to be written unchanged
+        texts: N lines as they stand in the files, to be written unchanged; None if not kept
     """
 
     values: np.ndarray
     stamps_ns: np.ndarray
-    texts: tuple[str, ...]
+    texts: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -180,11 +182,17 @@ class Packets:
         """Length (N,) of the velocity [m/s]."""
         return np.linalg.norm(self.fields("vf", "vl", "vu"), axis=1)
 
-    def select(self, rows: np.ndarray) -> Packets:
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What to write for each packet: its text, or its numbers formatted."""
+        return self.texts or tuple(map(format_packet, self.values.tolist()))
+
+    def select(self, rows: np.ndarray | slice) -> Packets:
         """Return the packets of these rows (M,), which may repeat."""
         texts = self.texts
-        picked = tuple(texts[row] for row in rows.tolist())
-        return Packets(self.values[rows], self.stamps_ns[rows], picked)
+        if texts is not None:
+            texts = tuple(texts[row] for row in np.arange(len(self))[rows].tolist())
+        return Packets(self.values[rows], self.stamps_ns[rows], texts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +221,11 @@ def parse_packet(text: str) -> list[float]:
     """Read one packet, 30 finite numbers on one line."""
     if "\n" in text or "\r" in text:
         raise DataError("expected one packet, got more than one line")
-    return parse_numbers(text, len(FIELDS), FIELDS)
+    numbers = parse_numbers(text, len(FIELDS), FIELDS)
+    if max(map(abs, numbers)) > LARGEST:
+        name = next(n for n, x in zip(FIELDS, numbers, strict=True) if abs(x) > LARGEST)
+        raise DataError(f"{name} is out of any range")
+    return numbers
 
 
 def format_packet(numbers: Sequence[float]) -> str:
@@ -285,15 +297,22 @@ def _read_packet(folder: Path, frame: int) -> tuple[str, list[float]] | Problem:
         return text, parse_packet(text)
     except FileNotFoundError:
         return Problem(Fault.MISSING_FILE, frame, Path(name), None, "no such file")
+    except OSError as error:
+        return Problem(Fault.BROKEN_PACKET, frame, Path(name), None, str(error.strerror))
     except UnicodeDecodeError:
         return Problem(Fault.BROKEN_PACKET, frame, Path(name), 1, "not text in ASCII")
     except DataError as error:
         return Problem(Fault.BROKEN_PACKET, frame, Path(name), 1, str(error))
 
 
-def _files_without_line(folder: Path, count: int) -> list[Problem]:
+def packet_files(folder: Path) -> list[int]:
+    """Return the numbers of the packets that have a file in a folder `data`."""
     matches = (_FILE.fullmatch(path.name) for path in folder.iterdir())
-    frames = sorted(int(match[1]) for match in matches if match and int(match[1]) >= count)
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def _files_without_line(folder: Path, count: int) -> list[Problem]:
+    frames = [frame for frame in packet_files(folder) if frame >= count]
     message = f"packet without a stamp: timestamps.txt has {count} lines"
     return [
         Problem(Fault.NO_STAMP, frame, folder / f"{frame:010d}.txt", None, message)

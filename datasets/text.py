@@ -22,13 +22,13 @@ def at_line(path: Path, line: int, message: str) -> DataError:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the lines of a UTF-8 file with LF or CRLF ends, without blank lines at its end."""
+    """Read the lines of a UTF-8 file, LF or CRLF, without a BOM and blank lines at its end."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise at_line(path, line, "not text in UTF-8") from None

@@ -139,7 +139,8 @@ def vision_covariance(
         translation = noise.fixed_camera_translation_variance
     else:
         rotation, translation = noise.camera_rotation_variance, noise.camera_translation_variance
-    variance = predicted.new_tensor([rotation] * 3 + [translation] * 3)  # (6)
+    # Filled on the device: a tensor made from a list would be copied there and make the host wait.
+    variance = torch.cat([predicted.new_full((3,), v) for v in (rotation, translation)])  # (6)
     if form == "learned":
         variance = variance * 10 ** (VISION_NOISE_DECADES * predicted.tanh())
     elif form == "naive":

@@ -42,7 +42,7 @@ class Preintegrated:
 
     def mirrored(self) -> Preintegrated:
         """Return the motion that `mirror`ed measurements integrate to."""
-        M = _mirror(self.position, BODY_MIRROR)  # (3,)
+        M = _mirrored(self.position, 3, LEFT)  # (3,)
         return Preintegrated(
             M[:, None] * self.rotation * M, M * self.position, M * self.velocity, self.duration
         )
@@ -210,11 +210,8 @@ def carry(
     return _apply(R_c1_c0, velocity_c0), _apply(R_c1_c0, gravity)
 
 
-CAMERA_MIRROR = (-1.0, 1.0, 1.0)
-"""What a mirrored image does to the camera's axes (x right, y down, z forward)."""
-
-BODY_MIRROR = (1.0, -1.0, 1.0)
-"""What it does to the body's axes (x forward, y left, z up)."""
+RIGHT, LEFT = 0, 1
+"""The axis that a mirrored image flips: of the camera (x right), of the body (y left)."""
 
 
 def mirror(gyro: Tensor, accel: Tensor, T_c_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -231,15 +228,15 @@ def mirror(gyro: Tensor, accel: Tensor, T_c_b: Tensor) -> tuple[Tensor, Tensor, 
     check_tensor("gyro", gyro, 3)
     check_tensor("accel", accel, 3)
     check_tensor("T_c_b", T_c_b, 4, 4)
-    M_c, M_b = (_mirror(T_c_b, (*axes, 1.0)) for axes in (CAMERA_MIRROR, BODY_MIRROR))  # (4,)
-    M = _mirror(gyro, BODY_MIRROR)  # (3,)
+    M_c, M_b = _mirrored(T_c_b, 4, RIGHT), _mirrored(T_c_b, 4, LEFT)  # (4,)
+    M = _mirrored(gyro, 3, LEFT)  # (3,)
     return -M * gyro, M * accel, M_c[:, None] * T_c_b * M_b
 
 
 def mirror_motion(T_c0_c1: Tensor) -> Tensor:
     """Return the motion (..., 4, 4) that a camera makes in the mirrored world."""
     check_tensor("T_c0_c1", T_c0_c1, 4, 4)
-    M = _mirror(T_c0_c1, (*CAMERA_MIRROR, 1.0))  # (4,)
+    M = _mirrored(T_c0_c1, 4, RIGHT)  # (4,)
     return M[:, None] * T_c0_c1 * M
 
 
@@ -322,5 +319,8 @@ def _like(value: Tensor | float, neighbour: Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=neighbour.dtype, device=neighbour.device)
 
 
-def _mirror(neighbour: Tensor, axes: tuple[float, ...]) -> Tensor:
-    return torch.tensor(axes, dtype=neighbour.dtype, device=neighbour.device)
+def _mirrored(neighbour: Tensor, size: int, axis: int) -> Tensor:
+    """Return the diagonal (size) of the mirror that flips one axis."""
+    diagonal = neighbour.new_ones(size)
+    diagonal[axis] = -1
+    return diagonal

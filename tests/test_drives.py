@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from datasets import drives
 from datasets.calibration import read_calibration
 from datasets.drives import Drive, MatchOptions, OffsetOptions, Outcome
-from datasets.matched import read_matched
+from datasets.matched import Reason, read_matched
 from datasets.oxts import parse_stamp, read_oxts
 from datasets.text import DataError
 from tests.kitti_tree import DATE, DRIVE, edit_line, make_tree, rpy, write_calibration
@@ -84,8 +87,18 @@ def test_a_split_names_drives_in_its_first_column(three, tmp_path):
     (folder / "train_files.txt").write_text(f"{DATE}/{DRIVE}_sync 5 l\n\n")
     (folder / "test_files.txt").write_text(f"{DATE}/{DATE}_drive_0003_sync 0 r\r\n")
     assert numbers(drives.choose_drives(*three, None, folder)) == [[1], [], [3]]
+    (folder / "val_files.txt").write_text(f"{DATE}/{DATE}_drive_0077_sync 0 r\n")
+    found = drives.choose_drives(*three, None, folder)
+    assert found.neither == (Drive(DATE, "0077"),)
+    assert f"in neither folder: 1, first {DATE}_drive_0077" in drives.summary([], found)
+    (folder / "val_files.txt").write_text("\nhello 0 r\n")
+    with pytest.raises(
+        DataError, match=r"val_files\.txt, line 2: expected a drive like .* 'hello'"
+    ):
+        drives.choose_drives(*three, None, folder)
+    (folder / "val_files.txt").unlink()
     (folder / "train_files.txt").unlink()
-    with pytest.raises(DataError, match="no drive of the split has both an _extract folder in"):
+    with pytest.raises(DataError, match=r"no drive of .*split has both an _extract folder in"):
         drives.choose_drives(*three, None, folder)
 
 
@@ -103,7 +116,8 @@ def test_a_drive_is_written_with_its_report(tree):
     read = read_matched(tree.sync)
     assert len(read) == 5 and read.valid.all()
     np.testing.assert_array_equal(read.packets.stamps_ns[:11], tree.raw_ns[2:13])
-    assert list(read.packets.texts[:11]) == tree.raw_lines[2:13]
+    lines = (tree.sync / "matched_oxts" / "matched_oxts.txt").read_text().splitlines()
+    assert lines[0].split(" | ") == tree.raw_lines[2:13]
 
 
 def test_intervals_end_at_exposures_on_demand(tree):
@@ -135,6 +149,66 @@ def test_every_synced_packet_is_a_frame_however_many_images_have_stamps(tree):
     assert "4 stamps, but there are 6 synced packets" in details["problems"]["first"][0]
 
 
+def test_a_list_of_stamps_that_was_cut_off_costs_intervals_and_no_lines(tree):
+    path = tree.sync / "oxts" / "timestamps.txt"
+    path.write_text("\n".join(path.read_text().splitlines()[:3]))
+    details = match(tree).details
+    assert (details["intervals"], details["valid"]) == (5, 2)
+    assert "3 stamps, but there are 6 synced packets" in details["problems"]["first"][0]
+    assert read_matched(tree.sync, frames=6).reasons[2:] == (Reason.NO_STAMP,) * 3
+
+
+def test_a_drive_without_a_valid_interval_is_a_failure_and_nothing_is_replaced(tree):
+    match(tree)
+    before = (tree.sync / "matched_oxts" / "matched_oxts.txt").read_bytes()
+    for i in range(len(tree.raw_ns)):
+        tree.raw_file(i).write_text("x")
+    report = match(tree, overwrite=True)
+    assert report.outcome is Outcome.FAILED
+    assert "no interval is valid, nothing was written" in report.table()
+    assert "broken_packet" in report.table()
+    assert (tree.sync / "matched_oxts" / "matched_oxts.txt").read_bytes() == before
+
+
+def test_what_a_killed_run_moved_away_comes_back_before_anything_else(tree):
+    match(tree)
+    folder = tree.sync / "matched_oxts"
+    folder.rename(tree.sync / ".matched_oxts.old.tmp")
+    assert match(tree).outcome is Outcome.SKIPPED
+    assert folder.is_dir()
+
+
+def test_a_folder_that_may_not_be_read_is_named(three, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    with pytest.raises(PermissionError, match="Permission denied: "):
+        drives.find_drives(*three)
+
+
+def test_a_killed_worker_ends_in_one_line(tree):
+    with pytest.raises(DataError, match="a worker process was killed"):
+        list(drives.in_processes(_die, [ONE, ONE], 2))
+
+
+def _die(drive):
+    os._exit(9)
+
+
+def test_a_drive_is_not_of_another_day():
+    assert Drive.parse(f"{DATE}/{DRIVE}_sync") == ONE
+    with pytest.raises(DataError, match="expected a drive like"):
+        Drive.parse(f"2011_09_28/{DRIVE}_sync")
+
+
+def test_a_stray_stamp_does_not_spoil_the_time_offset(long_tree):
+    edit_line(long_tree.raw_stamps, 300, "2261-09-26 13:02:28.000000000")
+    image_stamps = long_tree.sync / "image_02" / "timestamps.txt"
+    edit_line(image_stamps, 30, "2011-09-26 12:02:28.000000000")
+    assert estimate(long_tree).offset_s == pytest.approx(0.0373, abs=5e-4)
+
+
 def test_a_check_writes_nothing(tree):
     before = sorted(tree.root.rglob("*"))
     assert match(tree, check=True).outcome is Outcome.CHECKED
@@ -153,7 +227,7 @@ def test_what_is_there_is_skipped_or_replaced_whole(tree):
 
 
 def test_a_day_may_end_in_the_middle(tmp_path):
-    tree = make_tree(tmp_path, start_ns=parse_stamp("2011-09-26 23:59:59.77"))
+    tree = make_tree(tmp_path, start_ns=parse_stamp("2011-09-26 23:59:59.770000000"))
     assert match(tree).details["valid"] == 5
     text = (tree.sync / "matched_oxts" / "matched_timestamps.txt").read_text()
     assert "2011-09-26 23:59:59.990000000 | 2011-09-27 00:00:00.000000000" in text
@@ -260,7 +334,8 @@ def test_any_damage_ends_in_a_report_and_never_in_a_wrong_interval(
         change_file(path, how)
     report = match(tree, align=align)
     if report.outcome is Outcome.FAILED:
-        assert "\n" not in report.note and str(tree.root) in report.note
+        assert "\n" not in report.note
+        assert str(tree.root) in report.note or report.details["valid"] == 0
         return
     read = read_matched(tree.sync)
     assert report.details["valid"] == read.valid.sum()
@@ -270,7 +345,9 @@ def test_any_damage_ends_in_a_report_and_never_in_a_wrong_interval(
         assert (steps_ns <= 15_000_000).all() and (inner_ns >= 5_000_000).all()
     assert np.isfinite(read.packets.values).all()
     if align == "packet":
-        assert set(read.packets.texts) <= set(read_oxts(tree.extract / "oxts").packets.texts)
+        text = (tree.sync / "matched_oxts" / "matched_oxts.txt").read_text()
+        written = {packet for line in text.splitlines() for packet in line.split(" | ")} - {"nan"}
+        assert written <= set(read_oxts(tree.extract / "oxts").packets.texts)
 
 
 # Time offset

@@ -102,8 +102,8 @@ def test_the_time_offset_is_printed(tmp_path, capsys):
     [
         (["--drives", "0001"], "expected a drive like 2011_09_26_drive_0001, got '0001'"),
         (["--drives", f"{DATE}_drive_0009"], "no _sync and no _extract folder of this drive"),
-        (["--max_drift_ms", "-1"], "max_drift_ms: expected a number from 0, got -1.0"),
-        (["--max_drift_ms", "nan"], "max_drift_ms: expected a number from 0, got nan"),
+        (["--max_drift_ms", "-1"], "max_drift_ms: expected a number from 0 to 1e+06, got -1.0"),
+        (["--max_drift_ms", "nan"], "max_drift_ms: expected a number from 0 to 1e+06, got nan"),
         (["--estimate_time_offset", "--max_offset_ms", "0"], "range of time offsets: expected at"),
         (["--estimate_time_offset", "--rotations", "x"], "--rotations is of one drive: name it"),
         (["--workers", "0"], "workers: expected at least 1, got 0"),
@@ -114,31 +114,6 @@ def test_a_mistake_ends_in_one_line(paths, capsys, options, message):
     code, out, err = call(capsys, *paths, *options)
     assert (code, out) == (2, "")
     assert err.startswith("match_kitti_imu: ") and message in err and err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (["--check", "--overwrite"], "not allowed with argument --check"),
-        (["--check", "--estimate_time_offset"], "not allowed with argument --check"),
-        (["--drives", DRIVE, "--split", "x"], "not allowed with argument --drives"),
-        (["--align", "image"], "invalid choice: 'image'"),
-        (["--rotations", "x"], "--rotations has no use without --estimate_time_offset"),
-        (["--max_offset_ms", "9"], "--max_offset_ms has no use without --estimate_time_offset"),
-        (
-            ["--align", "camera", "--estimate_time_offset"],
-            "--align has no use with --estimate_time_offset",
-        ),
-        (
-            ["--max_drift_ms", "5", "--estimate_time_offset"],
-            "--max_drift_ms has no use with --estimate_time_offset",
-        ),
-    ],
-)
-def test_options_that_do_not_go_together_are_refused(paths, capsys, options, message):
-    with pytest.raises(SystemExit) as caught:
-        call(capsys, *paths, *options)
-    assert caught.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_it_runs_from_its_folder_without_a_traceback(tree):

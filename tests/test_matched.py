@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from datasets import matched
 from datasets.matched import MatchedImu, Reason, offsets_of, read_matched, write_matched
 from datasets.oxts import Packets, format_stamp
 from datasets.text import DataError
+from ekf.preintegration import preintegrate
 from tests.kitti_tree import START_NS, packet_line, packets
 
 
@@ -41,11 +44,12 @@ def test_what_is_written_reads_back(tmp_path_factory, lengths):
     np.testing.assert_array_equal(after.packets.values, before.packets.values)
     np.testing.assert_array_equal(after.packets.stamps_ns, before.packets.stamps_ns)
     np.testing.assert_array_equal(after.offsets, before.offsets)
-    assert after.packets.texts == before.packets.texts
+    assert after.packets.texts is None  # 400 bytes a packet, which nobody needs any more
     assert after.reasons == tuple(None if n else Reason.NAN_IN_FILE for n in lengths)
-    texts = [path.read_bytes() for path in files(drive)]
     write_matched(drive, after, {})
-    assert [path.read_bytes() for path in files(drive)] == texts
+    again = read_matched(drive)
+    np.testing.assert_array_equal(again.packets.values, before.packets.values)
+    np.testing.assert_array_equal(again.offsets, before.offsets)
 
 
 def test_the_files_have_the_published_form(tmp_path):
@@ -81,7 +85,34 @@ def test_files_of_others_read_as_they_are(tmp_path):
     kept = written.packets.select(np.r_[:11, 23:34])
     np.testing.assert_array_equal(read.packets.values, kept.values)
     np.testing.assert_array_equal(read.packets.stamps_ns, kept.stamps_ns)
-    assert read.packets.texts == kept.texts
+
+
+def test_reasons_come_back_from_the_report(tmp_path):
+    report = {"dropped": {"GAP": {"intervals": [0, 3]}, "NO_TWIN": {"intervals": [2]}}}
+    write_matched(tmp_path, imu([0, 11, 0, 0, 0]), report)
+    expected = (Reason.GAP, None, Reason.NO_TWIN, Reason.GAP, Reason.NAN_IN_FILE)
+    assert read_matched(tmp_path).reasons == expected
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"dropped": {"GAP": 3}}', '{"dropped": {"X": {}}}'])
+def test_a_report_that_is_none_is_named(tmp_path, text):
+    write_matched(tmp_path, imu([3]), {})
+    (tmp_path / "matched_oxts" / "report.json").write_text(text)
+    with pytest.raises(DataError, match=r"report\.json: not a report of match_kitti_imu\.py"):
+        read_matched(tmp_path)
+
+
+def test_the_number_of_images_is_checked_on_demand(tmp_path):
+    write_matched(tmp_path, imu([3, 3]), {})
+    assert len(read_matched(tmp_path, frames=3)) == 2
+    with pytest.raises(DataError, match="2 lines, but 4 images have 3 intervals between them"):
+        read_matched(tmp_path, frames=4)
+
+
+def test_one_interval_can_be_looked_at():
+    source = imu([2, 0, 3])
+    np.testing.assert_array_equal(source.interval(2).stamps_ns, source.packets.stamps_ns[2:])
+    assert len(source.interval(1)) == 0
 
 
 def damage(line, position, text):
@@ -163,11 +194,39 @@ def test_padding_adds_steps_of_no_length_with_the_last_sample():
 
 
 @pytest.mark.parametrize("lengths", [[], [0, 0]])
-def test_without_packets_padding_has_no_steps(lengths):
+def test_without_packets_there_is_one_step_of_no_length(lengths):
     samples = imu(lengths).padded()
-    assert samples.dt.shape == (len(lengths), 0)
-    assert samples.gyro.shape == (len(lengths), 1, 3)
-    assert not samples.valid.any()
+    assert samples.dt.shape == (len(lengths), 1)
+    assert samples.gyro.shape == (len(lengths), 2, 3)
+    assert not samples.valid.any() and not samples.dt.any() and not samples.speed.any()
+
+
+def test_drives_are_padded_to_one_length():
+    source = imu([11, 0, 13])
+    samples, longer = source.padded(), source.padded(15)
+    assert longer.dt.shape == (3, 15)
+    np.testing.assert_array_equal(longer.dt[:, :12], samples.dt)
+    np.testing.assert_array_equal(longer.gyro[:, :13], samples.gyro)
+    assert not longer.dt[:, 12:].any()
+    with pytest.raises(
+        ValueError, match="steps: expected at least 12, the longest interval, got 11"
+    ):
+        source.padded(11)
+
+
+def test_speed_is_that_of_the_first_packet():
+    source = imu([3, 0, 2, 0])
+    speed = source.packets.speed
+    np.testing.assert_array_equal(source.padded().speed, [speed[0], 0, speed[3], 0])
+
+
+def test_padded_intervals_are_what_the_preintegration_takes():
+    samples = imu([11, 0, 13]).padded()
+    dt, gyro, accel = (torch.from_numpy(x) for x in samples[:3])
+    motion = preintegrate(dt, gyro, accel)
+    assert motion.position.isfinite().all()
+    alone = preintegrate(dt[0, :10], gyro[0, :11], accel[0, :11])
+    torch.testing.assert_close(motion.position[0], alone.position)
 
 
 # Whole or not at all
@@ -194,6 +253,7 @@ def test_a_killed_run_leaves_the_old_folder_and_the_next_one_tidies(
 
     with monkeypatch.context() as patch:
         patch.setattr(matched, "_write", dying)
+        patch.setattr(matched.shutil, "rmtree", lambda *_, **__: None)  # it is dead
         with pytest.raises(Killed):
             write_matched(tmp_path, imu([3, 3, 3]), {"run": 2})
     assert (tmp_path / "matched_oxts").exists() == existing
@@ -221,3 +281,26 @@ def test_a_run_killed_between_its_own_two_renames_loses_nothing(tmp_path, monkey
     matched.tidy(tmp_path)
     assert len(read_matched(tmp_path)) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["matched_oxts"]
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_is_no_folder_is_not_replaced(tmp_path, kind):
+    final, target = tmp_path / "matched_oxts", tmp_path / "elsewhere"
+    target.mkdir()
+    if kind == "link":
+        final.symlink_to(target)
+    else:
+        final.write_text("x")
+    with pytest.raises(DataError, match="matched_oxts: not a folder but a link or a file"):
+        write_matched(tmp_path, imu([3]), {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "matched_oxts"]
+
+
+def test_a_full_disk_is_said_with_the_file_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*matched_oxts\.txt'"):
+        write_matched(tmp_path, imu([3]), {})
+    assert not list(tmp_path.iterdir())
