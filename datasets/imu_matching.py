@@ -2,7 +2,7 @@
 
 The synced drives of KITTI have one IMU packet an image; the unsynced (extract) ones have all of
 them, 100 a second, with gaps, steps back and repeats in their stamps. An interval whose packets
-cannot be trusted is dropped, with a reason; its neighbours are not.
+cannot be trusted is dropped, with a reason; others are not.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def match(
 
     Returns:
         N - 1 intervals. Each has its packets, or the first reason that holds in the order of
-        `Reason`; with `camera`, the raw packets around the ends must be right as well.
+        `Reason`; with `camera`, the raw packets around the ends must be right as well, and no
+        packet out of order may claim to lie between them.
     """
     check_options(max_drift_ms, align)
     if not raw.stamps.present.any():
