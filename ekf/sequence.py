@@ -81,13 +81,14 @@ def run_sequence(
     Args:
         model: the filter and its noise
         imu: of each interval
-        camera: of each interval
-        T_c_b: (..., 4, 4) extrinsics, camera from body
-        start: at the first image; see `EKFModel.initial_state`
+        camera: of each interval, with the same leading dimensions
+        T_c_b: (..., 4, 4) extrinsics, camera from body, perhaps one for all drives
+        start: at the first image, perhaps one for all drives; see `EKFModel.initial_state`
     """
     if imu.dt.shape[-2] == 0:
         raise ValueError("imu: expected at least one interval, got none")
     imu, camera = _without_invalid(imu, camera)
+    start = start.expand(imu.dt, camera.covariance[..., 0, :, :], T_c_b)
     states, ends, surprises = [anchor(start, T_c_b)], [], []
     for k in range(imu.dt.shape[-2]):
         moved = model.propagate(

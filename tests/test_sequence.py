@@ -323,6 +323,16 @@ def test_a_drive_without_intervals_is_refused():
         run(replace(s, imu=empty))
 
 
+def test_drives_may_share_their_start_and_their_extrinsics():
+    s = drive(2, intervals=3)
+    one = FilterState(*(getattr(s.start, f.name)[0] for f in fields(FilterState)))
+    shared = run(replace(s, start=one))
+    first = run(replace(s, T_c_b=s.T_c_b.expand(2, 4, 4)))
+    assert shared.P.shape == (2, 4, 18, 18)
+    assert_close(shared.T_c0_ck[0], first.T_c0_ck[0])
+    assert_close(shared.velocity[1, 0], one.velocity)
+
+
 def test_gradients_pass_by_the_holes():
     s = without(drive(intervals=5), imu=[1, 3], camera=[2, 3])
     duration = s.imu.duration.masked_fill(s.imu.valid, torch.nan)
