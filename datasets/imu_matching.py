@@ -164,7 +164,7 @@ class _Spans:
     inner_first: np.ndarray  # (N - 1,) the packets that are taken as they are
     inner_last: np.ndarray
     lengths: np.ndarray  # (N - 1,) packets of the interval, the interpolated ones too
-    disordered: np.ndarray  # (N - 1,) a packet out of order lies in the interval, or claims to
+    claimed: np.ndarray  # (N - 1,) a packet out of order claims to lie in the interval
 
     def masks(self, timeline: _Timeline) -> dict[Reason, np.ndarray]:
         """Return for each reason which intervals it speaks against (N - 1,)."""
@@ -178,7 +178,7 @@ class _Spans:
             count = offsets_of(flags)
             begin = np.clip(timeline.begin(reason, self.first), 0, len(flags))
             masks[reason] = count[np.clip(self.last + 1, 0, len(flags))] > count[begin]
-        masks[Reason.STEP_BACK] |= (np.diff(ns) < 0) | (self.last < self.first) | self.disordered
+        masks[Reason.STEP_BACK] |= (np.diff(ns) < 0) | (self.last < self.first) | self.claimed
         masks[Reason.REPEATED_STAMP] |= np.diff(ns) == 0
         return masks
 
@@ -211,20 +211,21 @@ def _exact_repeats(packets: Packets) -> np.ndarray:
 def _raw_spans(timeline: _Timeline, ends: Stamps) -> _Spans:
     """Return the spans between the packets that are stamped exactly as the ends."""
     order = np.argsort(timeline.stamps_ns, kind="stable")
-    in_order = timeline.stamps_ns[order]
-    left = np.searchsorted(in_order, ends.ns, "left")
-    right = np.searchsorted(in_order, ends.ns, "right") - 1
+    in_time = timeline.stamps_ns[order]
+    left = np.searchsorted(in_time, ends.ns, "left")
+    right = np.searchsorted(in_time, ends.ns, "right") - 1
     # Of several packets with the stamp of an end, the span takes in all, to fail on the repeat.
     first = order[np.minimum(left, len(order) - 1)][:-1]
     last = order[np.maximum(right, 0)][1:]
-    orderly = np.zeros(len(first), bool)  # the steps between the packets will tell
-    return _Spans(ends, left <= right, first, last, first, last, last - first + 1, orderly)
+    unclaimed = np.zeros(len(first), bool)  # twins are found by their stamp, out of order or not
+    return _Spans(ends, left <= right, first, last, first, last, last - first + 1, unclaimed)
 
 
 def _exposure_spans(timeline: _Timeline, ends: Stamps) -> _Spans:
     """Return the spans from the packet before one exposure to the packet after the next."""
     # Looked up among the packets that are in order. One out of order speaks against the interval
-    # that it lies in, and against the one that its stamp claims: either may be the truth.
+    # that it lies in, by the step back there, and against the one that its stamp claims: either may
+    # be the truth.
     order = in_order(timeline.stamps_ns)
     in_time = timeline.stamps_ns[order]
     after = np.searchsorted(in_time, ends.ns, "left")
@@ -236,12 +237,11 @@ def _exposure_spans(timeline: _Timeline, ends: Stamps) -> _Spans:
     end = len(order) - 1
     before, after = np.clip(before, 0, end), np.clip(after, 0, end)
     first, last = np.minimum(before, after)[:-1], np.maximum(before, after)[1:]
-    stray = np.delete(np.arange(len(timeline.stamps_ns)), order)
-    disordered = _any_within(stray, order[first], order[last])
-    disordered |= _any_within(np.sort(timeline.stamps_ns[stray]), in_time[first], in_time[last])
+    strays = np.sort(np.delete(timeline.stamps_ns, order))
+    claimed = _any_within(strays, in_time[first], in_time[last])
     inner_first, inner_last = (order[np.clip(x, 0, end)] for x in (inner_first, inner_last))
     first, last = order[first], order[last]
-    return _Spans(ends, found, first, last, inner_first, inner_last, lengths, disordered)
+    return _Spans(ends, found, first, last, inner_first, inner_last, lengths, claimed)
 
 
 def in_order(stamps_ns: np.ndarray) -> np.ndarray:

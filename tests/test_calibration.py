@@ -102,6 +102,12 @@ REFLECTION = "-1 0 0 0 1 0 0 0 1"
         ("velo_to_cam", 3, "no colon", r"line 3: expected `key: numbers`$"),
         ("cam_to_cam", 3, "S_rect_00: 0 5", r"line 3: S_rect_00: expected whole numbers above"),
         ("cam_to_cam", 3, "S_rect_00: 1.5 5", r"line 3: S_rect_00: expected whole numbers above"),
+        (
+            "cam_to_cam",
+            5,
+            "P_rect_00: 7" + " 0" * 11,
+            r"line 5: P_rect_00: expected a focal length",
+        ),
         ("cam_to_cam", 5, "P_rect_00:" + " 0" * 12, r"line 5: P_rect_00: expected a focal length"),
     ],
 )

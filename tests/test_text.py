@@ -16,6 +16,12 @@ def test_lines_lose_their_ends_and_blank_lines_at_the_end_only(tmp_path, newline
     assert text.read_lines(path) == ["one", "", " two"]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\n")
+    assert text.read_lines(path) == ["one"]
+
+
 def test_a_file_that_is_not_text_is_refused_with_its_line(tmp_path):
     path = tmp_path / "file.txt"
     path.write_bytes(b"fine\nfine\n\xff\xfe")
