@@ -9,8 +9,10 @@ filter is too sure of itself, less if it is too modest.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.simulation import motion_error, nees, random_drive, simulate
 from ekf.filter import BA, BG, GRAV, TRANS, VEL, EKFModel
-from ekf.noise import PRESETS, VISION_NOISE_DECADES, preset
+from ekf.noise import PRESETS, VISION_NOISE_DECADES, NoisePreset, preset
 
 
 class Networks(NamedTuple):
@@ -46,6 +48,9 @@ SITUATIONS = {
 IMU_DENSITIES = (3e-8, 1e-11, 1e-3, 1e-8)
 IMU_BIAS_STD = (5e-4, 2e-2)
 
+
+GRID = ((0.5, 1.0, 1.5, 2.0), (0.05, 0.1, 0.2, 0.3), (1e-6, 1e-5, 1e-4))
+"""First velocity [m/s], camera's translation [m] and rotation variance [rad^2] that are tried."""
 
 TOLD = "told"
 """The calibrated preset with a pose network that knows how wrong it is."""
@@ -81,14 +86,21 @@ def exponents(networks: Networks) -> Tensor:
 
 
 @torch.no_grad()
-def measure(name: str, networks: Networks, pairs: int) -> Result:
-    """Fuse image pairs with a preset, the pose network saying nothing (exponents 0), or `TOLD`."""
+def measure(name: str, networks: Networks, pairs: int, noise: NoisePreset | None = None) -> Result:
+    """Fuse image pairs with a preset, the pose network saying nothing (exponents 0), or `TOLD`.
+
+    `noise` takes the place of the preset's, for those that are no preset yet.
+    """
     torch.manual_seed(0)
     deviation = torch.tensor([networks.camera_rad] * 3 + [networks.camera_m] * 3).double()
     s = simulate(reality(networks), random_drive(pairs), 1, torch.diag(deviation.square()))
     camera = s.camera.T_c0_c1[:, 0]
     told = name == TOLD
-    fusion = EKFModel("calibrated" if told else name).double()(
+    model = EKFModel("calibrated" if told else name)
+    if noise is not None:
+        model.noise = noise
+        model.init_covar_diag_sqrt.copy_(torch.tensor(noise.initial_std()))
+    fusion = model.double()(
         *(x[:, 0] for x in (s.imu.dt, s.imu.gyro, s.imu.accel)),
         s.T_c_b,
         s.start.velocity,
@@ -110,11 +122,49 @@ def measure(name: str, networks: Networks, pairs: int) -> Result:
     )
 
 
+def search(pairs: int) -> list[tuple[float, NoisePreset, list[Result]]]:
+    """Try priors and camera variances beside the calibrated ones, the most honest first.
+
+    Honest is who is least wrong about its errors over all situations: the sum of |log(NEES / 6)|.
+    """
+    found = []
+    for velocity_m_s, camera_m, camera_rad2 in itertools.product(*GRID):
+        noise = replace(
+            preset("calibrated"),
+            velocity_std=velocity_m_s,
+            camera_translation_variance=camera_m**2,
+            camera_rotation_variance=camera_rad2,
+        )
+        results = [measure("calibrated", n, pairs, noise) for n in SITUATIONS.values()]
+        found.append((sum(abs(math.log(r.nees / 6)) for r in results), noise, results))
+    return sorted(found, key=lambda one: one[0])
+
+
+def print_search(pairs: int) -> None:
+    """Print the ten most honest of the grid."""
+    print(
+        "sum of |log(NEES / 6)|; first velocity [m/s], camera [m], [rad^2]; NEES of each situation"
+    )
+    for dishonesty, noise, results in search(pairs)[:10]:
+        camera_m, camera_rad2 = (
+            noise.camera_translation_variance**0.5,
+            noise.camera_rotation_variance,
+        )
+        all_nees = " ".join(f"{r.nees:5.1f}" for r in results)
+        print(
+            f"{dishonesty:5.2f}; {noise.velocity_std} {camera_m:.2f} {camera_rad2:.0e}; {all_nees}"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=2000, help="image pairs for each line")
+    parser.add_argument("--search", action="store_true", help="rank what a preset could be instead")
     args = parser.parse_args(argv)
+    if args.search:
+        print_search(args.pairs)
+        return
     print(f"{args.pairs} image pairs 0.1 s apart; translation errors [m], root mean square")
     print(f"{'situation':26} {'preset':11} camera    IMU  fused   NEES (6 is honest)")
     for name, networks in SITUATIONS.items():

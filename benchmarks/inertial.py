@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.simulation import extrinsics
+from benchmarks.simulation import extrinsics, random_drive, simulate
 from benchmarks.timing import interleaved_medians, table
 from ekf.filter import EKFModel
 from ekf.preintegration import linearize, preintegrate
+from ekf.sequence import run_sequence
 from liegroups import se3
 
 STEPS = 11
+DRIVE_INTERVALS = 100
 LOOP_SHARE = 100  # the loop integrates one in so many intervals, and its time is multiplied
 BLOCK = 8192  # of intervals: what fits into memory that the allocator uses again
 LOOP = "a loop over samples, NumPy"
@@ -82,6 +84,15 @@ def filter_cases(pairs: int) -> dict[str, Callable[[], object]]:
     }
 
 
+@torch.no_grad()
+def filter_drive(intervals: int) -> None:
+    """Filter a simulated drive in sequence, in float64."""
+    model = EKFModel("calibrated").double()
+    covariance = torch.diag(torch.tensor([1e-5] * 3 + [1e-2] * 3, dtype=torch.float64))
+    s = simulate(model, random_drive(), intervals, covariance)
+    run_sequence(model, s.imu, s.camera, s.T_c_b, s.start)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -99,6 +110,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(table(medians, reference=LOOP))
     medians = interleaved_medians(filter_cases(args.pairs), args.repeats)
     print(table(medians, reference=f"EKF, {args.pairs} pairs, forward"))
+    medians = interleaved_medians({"drive": lambda: filter_drive(DRIVE_INTERVALS)}, 3)
+    each_ms = 1e3 * medians["drive"] / DRIVE_INTERVALS
+    print(f"EKF in sequence: {each_ms:.1f} ms for each interval of a drive")
 
 
 if __name__ == "__main__":

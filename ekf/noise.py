@@ -83,9 +83,9 @@ PRESETS = {
         fixed_camera_translation_variance=1.0,
     ),
     # With these densities the errors on a real recording are what they should be: their reduced
-    # chi-square is near 1 (benchmarks.recording). The rest is among the best of a grid, for a NEES
-    # near 6 in six situations (benchmarks.fusion), which take a velocity network to be wrong by
-    # 0.2 m/s on streets that it was trained on and by 2 m/s on new ones.
+    # chi-square is near 1 (benchmarks.recording). The rest is among the best of a grid for a NEES
+    # near 6 in six situations (benchmarks.fusion --search), which take a velocity network to be
+    # wrong by 0.2 m/s on streets that it was trained on and by 2 m/s on new ones.
     "calibrated": NoisePreset(
         gyro_density=1e-7,
         gyro_bias_density=1e-10,

@@ -115,6 +115,18 @@ def test_fusion_prints_a_line_for_each_situation_and_way(capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2 + 3 * len(fusion.SITUATIONS)
 
 
+def test_the_search_ranks_by_honesty_and_finds_the_preset(capsys, monkeypatch):
+    noise = preset("calibrated")
+    chosen = (noise.velocity_std, noise.camera_translation_variance**0.5)
+    assert chosen[0] in fusion.GRID[0] and chosen[1] in fusion.GRID[1]
+    monkeypatch.setattr(fusion, "GRID", ((0.01, chosen[0]), (chosen[1],), (1e-5,)))
+    best, worst = fusion.search(100)
+    assert best[1].initial_std() == noise.initial_std() and best[0] < worst[0]
+    assert best[1].camera_translation_variance == pytest.approx(noise.camera_translation_variance)
+    fusion.main(["--search", "--pairs", "20"])
+    assert "1.5 0.20 1e-05" in capsys.readouterr().out
+
+
 @pytest.fixture(scope="module")
 def kitti_recording():
     pytest.importorskip("gtsam")
