@@ -43,7 +43,7 @@ def match_kitti_imu(argv: Sequence[str] | None = None) -> Namespace:
         metavar="DRIVE",
         help="like 2011_09_26_drive_0001; every drive that is in both folders if not given",
     )
-    which.add_argument("--split", help="the drives that splits/SPLIT names")
+    which.add_argument("--split", help="the drives that the files in splits/SPLIT name")
     data.add_argument(
         "--workers", type=int, default=1, help="drives worked on at once (default: %(default)s)"
     )
@@ -106,8 +106,8 @@ def _add_time_offset(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="a visual trajectory of one drive to compare the gyro with: 12 numbers, T_c0_ci by "
         "rows, for each image. Without it the attitudes of the synced packets are taken to be "
-        "those at the images: that shows how far packets and images are paired off, and no delay "
-        "that both have in common",
+        "those at the images: that shows how far apart in time a packet and its image are, and no "
+        "delay that both have in common",
     )
     group.add_argument(
         "--max_offset_ms",

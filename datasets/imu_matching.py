@@ -84,8 +84,8 @@ def match(
 
     Returns:
         N - 1 intervals. Each has its packets, or the first reason that holds in the order of
-        `Reason`; with `camera`, the raw packets around the ends must be right as well, and no
-        packet out of order may claim to lie between them.
+        `Reason`. An end out of order drops both its intervals. With `camera`, the raw packets
+        around the ends must be right as well, and no packet out of order may claim to lie between.
     """
     check_options(max_drift_ms, align)
     if not raw.stamps.present.any():
@@ -164,21 +164,23 @@ class _Spans:
     inner_first: np.ndarray  # (N - 1,) the packets that are taken as they are
     inner_last: np.ndarray
     lengths: np.ndarray  # (N - 1,) packets of the interval, the interpolated ones too
-    claimed: np.ndarray  # (N - 1,) a packet out of order claims to lie in the interval
+    claimed: np.ndarray  # (N - 1,) the stamp of a packet out of order that lies in it, or -1
 
     def masks(self, timeline: _Timeline) -> dict[Reason, np.ndarray]:
         """Return for each reason which intervals it speaks against (N - 1,)."""
         ns, present = self.ends.ns, self.ends.present
         masks = {
             Reason.NO_STAMP: ~(present[:-1] & present[1:]),
+            Reason.STEP_BACK: _beside_strays(self.ends),
             Reason.NO_TWIN: ~(self.found[:-1] & self.found[1:]),
             Reason.TOO_FEW_PACKETS: self.lengths < MIN_PACKETS,
         }
         for reason, flags in timeline.flags.items():
             count = offsets_of(flags)
             begin = np.clip(timeline.begin(reason, self.first), 0, len(flags))
-            masks[reason] = count[np.clip(self.last + 1, 0, len(flags))] > count[begin]
-        masks[Reason.STEP_BACK] |= (np.diff(ns) < 0) | (self.last < self.first) | self.claimed
+            found = count[np.clip(self.last + 1, 0, len(flags))] > count[begin]
+            masks[reason] = masks.get(reason, False) | found
+        masks[Reason.STEP_BACK] |= (self.last < self.first) | (self.claimed >= 0)
         masks[Reason.REPEATED_STAMP] |= np.diff(ns) == 0
         return masks
 
@@ -193,19 +195,36 @@ class _Spans:
             hits = np.flatnonzero(timeline.flags[reason][begin : self.last[interval] + 1])
             if len(hits):
                 return int(timeline.stamps_ns[begin + hits[0]])
+        if reason is Reason.STEP_BACK and self.claimed[interval] >= 0:
+            return int(self.claimed[interval])
         return int(self.ends.ns[interval + 1])
 
 
 def _exact_repeats(packets: Packets) -> np.ndarray:
-    """Return the rows of packets whose stamp and content an earlier one has."""
+    """Return the rows of packets whose stamp and content another one has that is kept.
+
+    Kept is the first that stands in order, or just the first.
+    """
     _, group, counts = np.unique(packets.stamps_ns, return_inverse=True, return_counts=True)
+    doubtful = np.flatnonzero(counts[group] > 1)
+    if not len(doubtful):
+        return doubtful
+    strays = np.setdiff1d(doubtful, in_order(packets.stamps_ns))
     seen, repeats = set(), []
-    for row in np.flatnonzero(counts[group] > 1).tolist():
+    for row in [*np.setdiff1d(doubtful, strays).tolist(), *strays.tolist()]:
         packet = (int(packets.stamps_ns[row]), packets.values[row].tobytes())
         if packet in seen:
             repeats.append(row)
         seen.add(packet)
     return np.array(repeats, np.int64)
+
+
+def _beside_strays(ends: Stamps) -> np.ndarray:
+    """Say which intervals have an end whose stamp is out of order (N - 1,)."""
+    stamped = np.flatnonzero(ends.present)
+    stray = np.zeros(len(ends), bool)
+    stray[np.delete(stamped, in_order(ends.ns[stamped]))] = True
+    return stray[:-1] | stray[1:]
 
 
 def _raw_spans(timeline: _Timeline, ends: Stamps) -> _Spans:
@@ -217,7 +236,7 @@ def _raw_spans(timeline: _Timeline, ends: Stamps) -> _Spans:
     # Of several packets with the stamp of an end, the span takes in all, to fail on the repeat.
     first = order[np.minimum(left, len(order) - 1)][:-1]
     last = order[np.maximum(right, 0)][1:]
-    unclaimed = np.zeros(len(first), bool)  # twins are found by their stamp, out of order or not
+    unclaimed = np.full(len(first), -1)  # twins are found by their stamp, out of order or not
     return _Spans(ends, left <= right, first, last, first, last, last - first + 1, unclaimed)
 
 
@@ -238,7 +257,7 @@ def _exposure_spans(timeline: _Timeline, ends: Stamps) -> _Spans:
     before, after = np.clip(before, 0, end), np.clip(after, 0, end)
     first, last = np.minimum(before, after)[:-1], np.maximum(before, after)[1:]
     strays = np.sort(np.delete(timeline.stamps_ns, order))
-    claimed = _any_within(strays, in_time[first], in_time[last])
+    claimed = _first_within(strays, in_time[first], in_time[last])
     inner_first, inner_last = (order[np.clip(x, 0, end)] for x in (inner_first, inner_last))
     first, last = order[first], order[last]
     return _Spans(ends, found, first, last, inner_first, inner_last, lengths, claimed)
@@ -246,7 +265,7 @@ def _exposure_spans(timeline: _Timeline, ends: Stamps) -> _Spans:
 
 def in_order(stamps_ns: np.ndarray) -> np.ndarray:
     """Return the places of the most stamps that do not step back, so that strays are left out."""
-    if (np.diff(stamps_ns) >= 0).all():
+    if (np.diff(stamps_ns) >= 0).all():  # as nearly always, and when there are none
         return np.arange(len(stamps_ns))
     # The longest such subsequence: tails[k] ends the best one of k + 1 stamps so far.
     tails: list[int] = []
@@ -266,9 +285,11 @@ def in_order(stamps_ns: np.ndarray) -> np.ndarray:
     return np.array(chain[::-1])
 
 
-def _any_within(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Say for each range, ends included, whether one of the sorted values lies in it."""
-    return np.searchsorted(values, high, "right") > np.searchsorted(values, low, "left")
+def _first_within(stamps_ns: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return for each range, ends included, the first of the sorted stamps in it, or -1."""
+    place = np.searchsorted(stamps_ns, low, "left")
+    first = np.append(stamps_ns, np.iinfo(np.int64).max)[place]
+    return np.where(first <= high, first, -1)
 
 
 def _collect(

@@ -8,6 +8,7 @@ lines of `matched_oxts.txt` one by one. Published files and their noisy variants
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ STAMPS_FILE = "matched_timestamps.txt"
 REPORT_FILE = "report.json"
 NONE = "nan"  # an interval without packets, in the files only
 
+_log = logging.getLogger(__name__)
 _NEW, _OLD = f".{FOLDER}.new.tmp", f".{FOLDER}.old.tmp"
 _SEPARATOR = " | "
 _MIN_PACKETS = 2  # one step; the matching asks for more, files of others may have fewer
@@ -174,14 +176,15 @@ def read_matched(
 
 
 def _read_reasons(path: Path) -> dict[int, Reason]:
-    """Return the reasons that a report gives for intervals without packets."""
+    """Return the reasons that a report of ours gives for intervals without packets."""
     if not path.exists():
         return {}
     try:
-        dropped = json.loads(path.read_text(encoding="utf-8")).get("dropped", {})
+        dropped = json.loads(path.read_text(encoding="utf-8"))["dropped"]
         return {int(i): Reason[name] for name, d in dropped.items() for i in d["intervals"]}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{path}: not a report of match_kitti_imu.py, delete it") from None
+        _log.warning("%s: not a report of match_kitti_imu.py, no reasons are taken from it", path)
+        return {}
 
 
 def offsets_of(lengths: list[int] | np.ndarray) -> np.ndarray:
@@ -227,12 +230,12 @@ def write_matched(drive_folder: Path, matched: MatchedImu, report: Mapping[str, 
         raise DataError(f"{final}: not a folder but a link or a file, remove it")
     try:
         _write_folder(new, matched, report)
+        if final.exists():
+            final.rename(old)
+        new.rename(final)
     except BaseException:
-        shutil.rmtree(new, ignore_errors=True)  # a full disk would stay full
+        tidy(drive_folder)  # the old one comes back, and a full disk does not stay full
         raise
-    if final.exists():
-        final.rename(old)
-    new.rename(final)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -35,7 +35,7 @@ ROT, TRANS = slice(0, 3), slice(3, 6)
 
 STATE, NOISE, MOTION = 18, 12, 6
 
-INITIAL_VARIANCE = 1e-12  # under the square of every learnable initial deviation
+INITIAL_VARIANCE = 1e-12  # added to the square of every initial deviation
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class FilterState:
 
     def where(self, valid: Tensor, other: FilterState) -> FilterState:
         """Return this state where valid (...), the other elsewhere."""
+        valid = valid.expand(self.P.shape[:-2])
         both = zip(vars(self).values(), vars(other).values(), strict=True)
         return FilterState(*(torch.where(_like_leading(valid, x), x, y) for x, y in both))
 
@@ -197,7 +198,7 @@ def update(
 ) -> tuple[FilterState, Innovation]:
     """Correct the state by the camera's motion, arguments as in `innovate`.
 
-    Where S is not positive, which is a covariance gone wrong, the state becomes NaN. That sample
+    Where S is finite but not positive, a covariance gone wrong, the state becomes NaN. That sample
     can be left out of a loss; raising would end the training run, and to look at the values would
     make the host wait for a GPU.
     """
@@ -246,7 +247,8 @@ def cholesky(S: Tensor) -> tuple[Tensor, Tensor]:
     """Factor S (..., n, n), and say where it is positive (...).
 
     Elsewhere the factor is that of the identity, so that what is computed with it, and then thrown
-    away, is finite and gives no NaN to gradients that others share.
+    away, is finite and gives no NaN to gradients that others share. (NaN given from outside does:
+    zero times NaN is NaN.)
     """
     positive = torch.linalg.cholesky_ex(S).info == 0
     one = _eye(S.shape[-1], S)

@@ -42,7 +42,7 @@ class ImuIntervals:
     dt: Tensor  # (..., N, S) [s], zero where padded
     gyro: Tensor  # (..., N, S+1, 3) [rad/s]
     accel: Tensor  # (..., N, S+1, 3) [m/s^2]
-    valid: Tensor  # (..., N) bool; where false the numbers are not looked at
+    valid: Tensor  # (..., N) bool; where false, or not finite, the numbers are not looked at
     duration: Tensor  # (..., N) [s] from image to image; looked at where the IMU is not valid
 
 
@@ -52,7 +52,7 @@ class CameraMotions:
 
     T_c0_c1: Tensor  # (..., N, 4, 4) from each image to the next [m]
     covariance: Tensor  # (..., N, 6, 6) rotation [rad^2], translation [m^2]
-    valid: Tensor  # (..., N) bool; where false the numbers are not looked at
+    valid: Tensor  # (..., N) bool; where false, or not finite, the numbers are not looked at
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Track:
     P: Tensor  # (..., N+1, 18, 18) covariance of the error at each image, after anchoring
     T_c0_c1: Tensor  # (..., N, 4, 4) motion over each interval [m]
     covariance: Tensor  # (..., N, 6, 6) of each interval's motion
-    nis: Tensor  # (..., N) surprise at the camera, NaN where there is none
+    nis: Tensor  # (..., N) surprise at the camera, NaN where it was not used
 
 
 def run_sequence(
@@ -85,12 +85,16 @@ def run_sequence(
         T_c_b: (..., 4, 4) extrinsics, camera from body, perhaps one for all drives
         start: at the first image, perhaps one for all drives; see `EKFModel.initial_state`
     """
-    if imu.dt.shape[-2] == 0:
-        raise ValueError("imu: expected at least one interval, got none")
+    intervals = imu.dt.shape[-2]
+    if intervals == 0 or camera.T_c0_c1.shape[-3] != intervals:
+        raise ValueError(
+            "imu, camera: expected at least one interval and as many of both, "
+            f"got {intervals} and {camera.T_c0_c1.shape[-3]}"
+        )
     imu, camera = _without_invalid(imu, camera)
     start = start.expand(imu.dt, camera.covariance[..., 0, :, :], T_c_b)
     states, ends, surprises = [anchor(start, T_c_b)], [], []
-    for k in range(imu.dt.shape[-2]):
+    for k in range(intervals):
         moved = model.propagate(
             states[-1], imu.dt[..., k, :], imu.gyro[..., k, :, :], imu.accel[..., k, :, :], T_c_b
         )
@@ -99,9 +103,9 @@ def run_sequence(
         corrected, innovation = model.update(
             state, camera.T_c0_c1[..., k, :, :], camera.covariance[..., k, :, :], T_c_b
         )
-        seen = camera.valid[..., k]
-        ends.append(corrected.where(seen, state))
-        surprises.append(torch.where(seen, innovation.nis(), torch.nan))
+        nis = torch.where(camera.valid[..., k], innovation.nis(), torch.nan)
+        ends.append(corrected.where(~nis.isnan(), state))  # NaN also where S is not positive
+        surprises.append(nis)
         states.append(anchor(ends[-1], T_c_b))
     return _track(start.T_c0_c1, states, ends, surprises, T_c_b)
 
@@ -137,16 +141,18 @@ def coast(state: FilterState, duration: Tensor, T_c_b: Tensor, densities: Tensor
     T_c0_b = state.T_c0_c1 @ T_c_b
     time = duration[..., None]  # (..., 1)
     moved = se3.from_rt(T_c0_b[..., :3, :3], T_c0_b[..., :3, 3] + state.velocity * time)
-    time = time[..., None] * torch.eye(3, dtype=time.dtype, device=time.device)  # (..., 3, 3)
+    time = time[..., None]  # (..., 1, 1)
+    one = torch.eye(3, dtype=time.dtype, device=time.device)
     Phi = torch.eye(STATE, dtype=time.dtype, device=time.device).expand_as(state.P).clone()
-    Phi[..., POS, VEL] = time
+    Phi[..., POS, VEL] = time * one
     gyro_bias_density, accel_bias_density = densities[1], densities[3]
     Q = torch.zeros_like(state.P)
-    Q[..., PHI, PHI] = UNKNOWN_RATE_DENSITY * time
-    Q[..., VEL, VEL] = UNKNOWN_ACCEL_DENSITY * time
-    Q[..., POS, VEL] = Q[..., VEL, POS] = UNKNOWN_ACCEL_DENSITY * time**2 / 2
-    Q[..., POS, POS] = UNKNOWN_ACCEL_DENSITY * time**3 / 3
-    Q[..., BG, BG], Q[..., BA, BA] = gyro_bias_density * time, accel_bias_density * time
+    Q[..., PHI, PHI] = UNKNOWN_RATE_DENSITY * time * one
+    Q[..., VEL, VEL] = UNKNOWN_ACCEL_DENSITY * time * one
+    Q[..., POS, VEL] = Q[..., VEL, POS] = UNKNOWN_ACCEL_DENSITY * time**2 / 2 * one
+    Q[..., POS, POS] = UNKNOWN_ACCEL_DENSITY * time**3 / 3 * one
+    Q[..., BG, BG] = gyro_bias_density * time * one
+    Q[..., BA, BA] = accel_bias_density * time * one
     P = Phi @ state.P @ Phi.mT + Q
     return replace(state, T_c0_c1=moved @ se3.inverse(T_c_b), P=(P + P.mT) / 2)
 
@@ -155,21 +161,28 @@ def _without_invalid(
     imu: ImuIntervals, camera: CameraMotions
 ) -> tuple[ImuIntervals, CameraMotions]:
     """Put harmless numbers where something is not valid: NaN would come back through gradients."""
-    no_imu, unseen = ~imu.valid[..., None], ~camera.valid[..., None, None]
+    imu_valid = imu.valid & _finite(imu.dt, 1) & _finite(imu.gyro, 2) & _finite(imu.accel, 2)
+    seen = camera.valid & _finite(camera.T_c0_c1, 2) & _finite(camera.covariance, 2)
+    no_imu, unseen = ~imu_valid[..., None], ~seen[..., None, None]
     return (
-        replace(
-            imu,
+        ImuIntervals(
             dt=imu.dt.masked_fill(no_imu, 0),
             gyro=imu.gyro.masked_fill(no_imu[..., None], 0),
             accel=imu.accel.masked_fill(no_imu[..., None], 0),
-            duration=imu.duration.masked_fill(imu.valid, 0),
+            valid=imu_valid,
+            duration=imu.duration.masked_fill(imu_valid, 0),
         ),
-        replace(
-            camera,
+        CameraMotions(
             T_c0_c1=_identity_where(unseen, camera.T_c0_c1),
             covariance=_identity_where(unseen, camera.covariance),
+            valid=seen,
         ),
     )
+
+
+def _finite(x: Tensor, dimensions: int) -> Tensor:
+    """Say where all numbers of the last dimensions are finite."""
+    return x.isfinite().flatten(-dimensions).all(-1)
 
 
 def _identity_where(broken: Tensor, x: Tensor) -> Tensor:

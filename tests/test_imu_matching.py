@@ -115,8 +115,34 @@ def test_ends_that_repeat_or_step_back_are_no_interval(align):
     ends_ns = raw_stamps()[FRAMES[[0, 1, 1, 3, 2, 4]]]
     assert reasons(match(ends_at(ends_ns), recording(raw_stamps()), align=align)) == {
         1: Reason.REPEATED_STAMP,
+        2: Reason.STEP_BACK,
         3: Reason.STEP_BACK,
     }
+
+
+@pytest.mark.parametrize("align", ALIGNMENTS)
+@pytest.mark.parametrize("place, other", [(2, 5), (4, 1)])
+def test_an_end_that_is_stamped_as_another_time_costs_both_its_intervals(align, place, other):
+    ends_ns = raw_stamps()[FRAMES]
+    ends_ns[place] = raw_stamps()[FRAMES[other] + 3]
+    matching = match(ends_at(ends_ns), recording(raw_stamps()), align=align)
+    assert reasons(matching) == dict.fromkeys([place - 1, place], Reason.STEP_BACK)
+    assert (np.diff(matching.imu.offsets) <= 11).all()
+
+
+def test_a_stray_packet_that_claims_an_interval_is_what_the_report_points_at():
+    stamps_ns = raw_stamps()
+    stamps_ns[55] = stamps_ns[15] + 4 * MS
+    matching = match(ends_at(exposures()), recording(stamps_ns), align="camera")
+    assert reasons(matching) == {1: Reason.STEP_BACK, 5: Reason.STEP_BACK}
+    assert matching.dropped[0].stamp_ns == stamps_ns[55]
+
+
+def test_of_two_equal_packets_the_one_in_order_stays():
+    places = np.insert(np.arange(65), 5, 30)  # packet 30 once more, 25 packets early
+    for align, ends_ns in (("packet", raw_stamps()[FRAMES]), ("camera", exposures())):
+        matching = match(ends_at(ends_ns), recording(raw_stamps()[places]), align=align)
+        assert matching.repeats == 1 and matching.imu.valid.all()
 
 
 @pytest.mark.parametrize(
@@ -322,8 +348,9 @@ def plain_match(ends_ns, stamps_ns, faults, align):
     stamped = [place for place, ns in enumerate(stamps_ns) if ns is not None]
     orderly = [stamped[i] for i in in_order(np.array([stamps_ns[place] for place in stamped]))]
     strays = set(stamped) - set(orderly) if align == "camera" else set()
+    orderly_ends = set(in_order(np.array(ends_ns)).tolist())
     results = []
-    for start, stop in zip(ends_ns, ends_ns[1:], strict=False):
+    for i, (start, stop) in enumerate(zip(ends_ns, ends_ns[1:], strict=False)):
         if around(start) is None or around(stop) is None:
             results.append(Reason.NO_TWIN)
             continue
@@ -342,11 +369,14 @@ def plain_match(ends_ns, stamps_ns, faults, align):
         ]
         claimed = [
             place
-            for place in strays
+            for place in (strays if places else ())
             if stamps_ns[places[0]] <= stamps_ns[place] <= stamps_ns[places[-1]]
         ]
         rules = {
-            Reason.STEP_BACK: not places or claimed or any(step < 0 for step in steps),
+            Reason.STEP_BACK: not places
+            or claimed
+            or not {i, i + 1} <= orderly_ends
+            or any(step < 0 for step in steps),
             Reason.REPEATED_STAMP: 0 in steps,
             Reason.MISSING_PACKET: Fault.MISSING_FILE in inside,
             Reason.BROKEN_PACKET: Fault.BROKEN_PACKET in inside,

@@ -94,12 +94,38 @@ def test_reasons_come_back_from_the_report(tmp_path):
     assert read_matched(tmp_path).reasons == expected
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"dropped": {"GAP": 3}}', '{"dropped": {"X": {}}}'])
-def test_a_report_that_is_none_is_named(tmp_path, text):
-    write_matched(tmp_path, imu([3]), {})
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"dropped": null}',
+        '{"dropped": {"GAP": 3}}',
+        '{"dropped": {"X": {"intervals": [1]}}}',
+    ],
+)
+def test_a_report_that_is_none_of_ours_is_passed_over_and_said_so(tmp_path, caplog, text):
+    write_matched(tmp_path, imu([3, 0]), {})
     (tmp_path / "matched_oxts" / "report.json").write_text(text)
-    with pytest.raises(DataError, match=r"report\.json: not a report of match_kitti_imu\.py"):
-        read_matched(tmp_path)
+    assert read_matched(tmp_path).reasons == (None, Reason.NAN_IN_FILE)
+    assert "report.json: not a report of match_kitti_imu.py" in caplog.text
+
+
+def test_an_error_between_the_two_renames_brings_the_old_folder_back(tmp_path, monkeypatch):
+    write_matched(tmp_path, imu([2]), {})
+    rename = Path.rename
+
+    def failing(path, target):
+        if path.name.startswith(".matched_oxts.new"):
+            raise OSError("no")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="no"):
+        write_matched(tmp_path, imu([3, 3]), {})
+    assert len(read_matched(tmp_path)) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["matched_oxts"]
 
 
 def test_the_number_of_images_is_checked_on_demand(tmp_path):
@@ -276,6 +302,7 @@ def test_a_run_killed_between_its_own_two_renames_loses_nothing(tmp_path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", dying)
+        patch.setattr(matched, "tidy", lambda _: None)  # it is dead
         with pytest.raises(Killed):
             write_matched(tmp_path, imu([3, 3]), {"run": 2})
     matched.tidy(tmp_path)

@@ -316,11 +316,33 @@ def test_a_drive_may_begin_where_another_ended():
         assert_close(track.T_c0_ck, expected, atol=1e-8, rtol=0)
 
 
-def test_a_drive_without_intervals_is_refused():
-    s = drive(intervals=1)
-    empty = replace(s.imu, **{f.name: getattr(s.imu, f.name)[:0] for f in fields(s.imu)})
-    with pytest.raises(ValueError, match="at least one interval"):
-        run(replace(s, imu=empty))
+def test_a_drive_without_intervals_or_with_more_of_one_sensor_is_refused():
+    s = drive(intervals=3)
+    for count in (0, 2):
+        fewer = replace(s.imu, **{f.name: getattr(s.imu, f.name)[:count] for f in fields(s.imu)})
+        with pytest.raises(ValueError, match=f"as many of both, got {count} and 3"):
+            run(replace(s, imu=fewer))
+
+
+@pytest.mark.parametrize("broken", ["negative", "nan camera", "nan imu"])
+def test_a_broken_interval_of_one_drive_stays_its_own(broken):
+    s = drive(2, intervals=4)
+    covariance, gyro = s.camera.covariance.clone(), s.imu.gyro.clone()
+    if broken == "negative":
+        covariance[1, 1] = -torch.eye(6, dtype=DOUBLE)
+    elif broken == "nan camera":
+        covariance[1, 1] = torch.nan
+    else:
+        gyro[1, 1, 3] = torch.nan
+    imu, camera = replace(s.imu, gyro=gyro), replace(s.camera, covariance=covariance)
+    model = EKFModel("calibrated", train_init_covar=True, train_imu_noise_covar=True).double()
+    start = model.initial_state(s.start.velocity, s.start.gravity)
+    track = run_sequence(model, imu, camera, s.T_c_b, start)
+    assert track.T_c0_ck.isfinite().all()  # the drive goes on
+    assert track.nis[1, 1].isnan() == (broken != "nan imu")
+    (track.T_c0_ck[0].sum() + track.P[0].sum()).backward()
+    assert model.imu_noise_covar_weights.weight.grad.isfinite().all()
+    assert model.init_covar_diag_sqrt.grad.isfinite().all()
 
 
 def test_drives_may_share_their_start_and_their_extrinsics():
