@@ -28,13 +28,19 @@ def run(args: Namespace) -> int:
             raise DataError("--rotations is of one drive: name it with --drives")
         task = partial(
             drives.report_time_offset,
-            options=drives.OffsetOptions(*folders, args.max_offset_ms, args.rotations),
+            options=drives.OffsetOptions(
+                *folders, max_offset_ms=args.max_offset_ms, rotations=args.rotations
+            ),
         )
     else:
         task = partial(
             drives.match_drive,
             options=drives.MatchOptions(
-                *folders, args.max_drift_ms, args.align, args.check, args.overwrite
+                *folders,
+                max_drift_ms=args.max_drift_ms,
+                align=args.align,
+                check=args.check,
+                overwrite=args.overwrite,
             ),
         )
     reports = []

@@ -27,6 +27,7 @@ from ekf.preintegration import (
     preintegrate,
 )
 from liegroups import so3
+from liegroups.matrices import apply
 
 LONGEST_STEP_S = 0.05
 """Windows with a longer step between two IMU samples are left out."""
@@ -246,9 +247,9 @@ def gtsam_differences(
 
 def _mean_force(motion: Preintegrated, accel: torch.Tensor) -> torch.Tensor:
     """Return the mean rotated force of each step in the axes at its beginning (..., S, 3)."""
-    force_b0 = (motion.rotation @ accel.unsqueeze(-1)).squeeze(-1)
+    force_b0 = apply(motion.rotation, accel)
     R_bi_b0 = motion.rotation[..., :-1, :, :].mT
-    return (R_bi_b0 @ mean_of_neighbours(force_b0).unsqueeze(-1)).squeeze(-1)
+    return apply(R_bi_b0, mean_of_neighbours(force_b0))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

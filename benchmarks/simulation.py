@@ -15,6 +15,7 @@ from torch import Tensor
 from ekf.filter import EKFModel, FilterState
 from ekf.sequence import CameraMotions, ImuIntervals
 from liegroups import se3, so3
+from liegroups.matrices import apply, like_leading
 
 GRAVITY = 9.808679801065017
 """[m/s^2] at Karlsruhe."""
@@ -85,7 +86,7 @@ class Drive:
         """Return the specific force in the body frame at times (T): (T, ..., 3) [m/s^2]."""
         up = torch.tensor([0, 0, GRAVITY], dtype=time.dtype)
         force_w = self.position.at(time, 2) + up
-        return (self.R_w_b(time).mT @ force_w.unsqueeze(-1)).squeeze(-1)
+        return apply(self.R_w_b(time).mT, force_w)
 
 
 def random_drive(*batch: int) -> Drive:
@@ -151,7 +152,7 @@ def simulate(
     R_c_w = T_w_c[..., :3, :3].mT
     up = torch.tensor([0, 0, GRAVITY], dtype=torch.float64)
     velocity_w = drive.velocity_w(time[::steps]).movedim(0, -2)  # (..., N+1, 3)
-    velocity, gravity = _apply(R_c_w, velocity_w), R_c_w @ up
+    velocity, gravity = apply(R_c_w, velocity_w), R_c_w @ up
 
     initial_std = model.init_covar_diag_sqrt.detach().double().unflatten(0, (6, 3))
     batch = velocity.shape[:-2]
@@ -237,8 +238,4 @@ def without(simulation: Simulation, imu: list[int], camera: list[int]) -> Simula
 
 
 def _nan_where(broken: Tensor, x: Tensor) -> Tensor:
-    return x.masked_fill(broken.reshape(*broken.shape, *[1] * (x.ndim - broken.ndim)), torch.nan)
-
-
-def _apply(A: Tensor, x: Tensor) -> Tensor:
-    return (A @ x.unsqueeze(-1)).squeeze(-1)
+    return x.masked_fill(like_leading(broken, x), torch.nan)

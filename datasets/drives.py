@@ -282,7 +282,7 @@ def _read_ends(folder: Path, align: str) -> tuple[Stamps, tuple[str, ...]]:
     """
     oxts = folder / "oxts"
     sync = read_stamps(oxts / "timestamps.txt")
-    count = max(len(sync), *(frame + 1 for frame in packet_files(oxts / "data")), 0)
+    count = max(len(sync), 1 + max(packet_files(oxts / "data"), default=-1))
     path, stamps = oxts / "timestamps.txt", sync
     if align == "camera":
         path = _image_stamps_path(folder)

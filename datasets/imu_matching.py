@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -148,6 +149,11 @@ class _Timeline:
         }
         return _Timeline(stamps_ns, rows, flags, len(repeats))
 
+    @cached_property
+    def order(self) -> np.ndarray:
+        """The places of the packets that are in order."""
+        return in_order(self.stamps_ns)
+
     def begin(self, reason: Reason, first: np.ndarray) -> np.ndarray:
         """Return from where on flags count in spans that begin at `first`: a step has two ends."""
         return first if reason in _OF_PACKET else first + 1
@@ -161,8 +167,7 @@ class _Spans:
     found: np.ndarray  # (N,) which ends have raw packets
     first: np.ndarray  # (N - 1,) the packets that must be right
     last: np.ndarray
-    inner_first: np.ndarray  # (N - 1,) the packets that are taken as they are
-    inner_last: np.ndarray
+    inner_first: np.ndarray  # (N - 1,) the first packet that is taken as it is
     lengths: np.ndarray  # (N - 1,) packets of the interval, the interpolated ones too
     claimed: np.ndarray  # (N - 1,) the stamp of a packet out of order that lies in it, or -1
 
@@ -237,7 +242,7 @@ def _raw_spans(timeline: _Timeline, ends: Stamps) -> _Spans:
     first = order[np.minimum(left, len(order) - 1)][:-1]
     last = order[np.maximum(right, 0)][1:]
     unclaimed = np.full(len(first), -1)  # twins are found by their stamp, out of order or not
-    return _Spans(ends, left <= right, first, last, first, last, last - first + 1, unclaimed)
+    return _Spans(ends, left <= right, first, last, first, last - first + 1, unclaimed)
 
 
 def _exposure_spans(timeline: _Timeline, ends: Stamps) -> _Spans:
@@ -245,7 +250,7 @@ def _exposure_spans(timeline: _Timeline, ends: Stamps) -> _Spans:
     # Looked up among the packets that are in order. One out of order speaks against the interval
     # that it lies in, by the step back there, and against the one that its stamp claims: either may
     # be the truth.
-    order = in_order(timeline.stamps_ns)
+    order = timeline.order
     in_time = timeline.stamps_ns[order]
     after = np.searchsorted(in_time, ends.ns, "left")
     before = np.searchsorted(in_time, ends.ns, "right") - 1
@@ -258,9 +263,8 @@ def _exposure_spans(timeline: _Timeline, ends: Stamps) -> _Spans:
     first, last = np.minimum(before, after)[:-1], np.maximum(before, after)[1:]
     strays = np.sort(np.delete(timeline.stamps_ns, order))
     claimed = _first_within(strays, in_time[first], in_time[last])
-    inner_first, inner_last = (order[np.clip(x, 0, end)] for x in (inner_first, inner_last))
-    first, last = order[first], order[last]
-    return _Spans(ends, found, first, last, inner_first, inner_last, lengths, claimed)
+    inner_first = order[np.clip(inner_first, 0, end)]
+    return _Spans(ends, found, order[first], order[last], inner_first, lengths, claimed)
 
 
 def in_order(stamps_ns: np.ndarray) -> np.ndarray:
@@ -313,7 +317,7 @@ def _collect(
 
 def _interpolate(timeline: _Timeline, packets: Packets, stamps_ns: np.ndarray) -> Packets:
     """Return packets at other stamps (M,), each between two whole packets that are in order."""
-    order = in_order(timeline.stamps_ns)
+    order = timeline.order
     after = order[np.searchsorted(timeline.stamps_ns[order], stamps_ns, "left")]
     before = np.where(timeline.stamps_ns[after] == stamps_ns, after, after - 1)
     step_ns = np.maximum(timeline.stamps_ns[after] - timeline.stamps_ns[before], 1)

@@ -23,6 +23,7 @@ from ekf.noise import VisionForm
 from ekf.preintegration import mean_of_neighbours, move_body, preintegrate, unbiased_samples
 from liegroups import se3, so3
 from liegroups.checks import check_batch
+from liegroups.matrices import apply, identity, like_leading, symmetric
 
 PHI, POS, VEL, GRAV, BG, BA = (slice(3 * i, 3 * i + 3) for i in range(6))
 """Blocks of the state's error (18)."""
@@ -61,7 +62,7 @@ class FilterState:
         """Return this state where valid (...), the other elsewhere."""
         valid = valid.expand(self.P.shape[:-2])
         both = zip(vars(self).values(), vars(other).values(), strict=True)
-        return FilterState(*(torch.where(_like_leading(valid, x), x, y) for x, y in both))
+        return FilterState(*(torch.where(like_leading(valid, x), x, y) for x, y in both))
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def error_dynamics(R_c0_b: Tensor, w: Tensor, a: Tensor) -> Tensor:
         w: (..., 3) angular rate without bias [rad/s]
         a: (..., 3) specific force without bias, which includes gravity [m/s^2]
     """
-    one = _eye(3, w)
+    one = identity(3, w)
     F = w.new_zeros(*w.shape[:-1], STATE, STATE)
     F[..., PHI, PHI] = -so3.hat(w)
     F[..., PHI, BG] = -one
@@ -110,7 +111,7 @@ def error_dynamics(R_c0_b: Tensor, w: Tensor, a: Tensor) -> Tensor:
 
 def noise_input(R_c0_b: Tensor) -> Tensor:
     """Return G (..., 18, 12): how the noise of the IMU drives the error of the state."""
-    one = _eye(3, R_c0_b)
+    one = identity(3, R_c0_b)
     G = R_c0_b.new_zeros(*R_c0_b.shape[:-2], STATE, NOISE)
     G[..., PHI, N_G] = -one
     G[..., VEL, N_A] = -R_c0_b
@@ -125,7 +126,7 @@ def transition(F: Tensor, w: Tensor, dt: Tensor) -> Tensor:
     Second order holds over a step when F is that of the middle of the step.
     """
     F_dt = F * dt[..., None, None]
-    Phi = _eye(STATE, F) + F_dt + 0.5 * F_dt @ F_dt
+    Phi = identity(STATE, F) + F_dt + 0.5 * F_dt @ F_dt
     Phi[..., PHI, PHI] = so3.exp(w * dt.unsqueeze(-1)).mT
     return Phi
 
@@ -137,7 +138,7 @@ def measurement_jacobian(state: FilterState, T_c_b: Tensor) -> Tensor:
     H = state.P.new_zeros(*state.P.shape[:-2], MOTION, STATE)
     H[..., ROT, PHI] = R_c_b
     H[..., TRANS, PHI] = -R_c0_b @ so3.hat(t_b_c)
-    H[..., TRANS, POS] = _eye(3, H)
+    H[..., TRANS, POS] = identity(3, H)
     return H
 
 
@@ -155,13 +156,13 @@ def propagate(
         densities: (4) noise of gyro, gyro bias, accelerometer, accelerometer bias; see `noise`
     """
     state = state.expand(dt.unsqueeze(-1), gyro, accel, T_c_b)
-    motion = preintegrate(dt, gyro, accel, state.gyro_bias, state.accel_bias)
+    dt, gyro, accel = unbiased_samples(dt, gyro, accel, state.gyro_bias, state.accel_bias)
+    motion = preintegrate(dt, gyro, accel)
     T_c0_b = state.T_c0_c1 @ T_c_b
     R_c0_b, p_c0_b = T_c0_b[..., :3, :3], T_c0_b[..., :3, 3]
     moved_c0, velocity = move_body(motion, R_c0_b, state.velocity, state.gravity)
     T_c0_b1 = se3.from_rt(R_c0_b @ motion.R_b0_b1, p_c0_b + moved_c0)
 
-    dt, gyro, accel = unbiased_samples(dt, gyro, accel, state.gyro_bias, state.accel_bias)
     w, a = mean_of_neighbours(gyro), mean_of_neighbours(accel)  # (..., S, 3)
     half_turn = so3.exp(0.5 * w * dt.unsqueeze(-1))
     R_c0_bm = R_c0_b.unsqueeze(-3) @ motion.rotation[..., :-1, :, :] @ half_turn  # mid-step
@@ -172,7 +173,7 @@ def propagate(
     P = state.P
     for Phi_i, Q_i in zip(Phi.unbind(-3), Q.unbind(-3), strict=True):
         P = Phi_i @ (P + Q_i) @ Phi_i.mT  # Phi P Phi^T + Phi G N G^T Phi^T dt
-    return replace(state, T_c0_c1=T_c0_b1 @ se3.inverse(T_c_b), velocity=velocity, P=_symmetric(P))
+    return replace(state, T_c0_c1=T_c0_b1 @ se3.inverse(T_c_b), velocity=velocity, P=symmetric(P))
 
 
 def innovate(
@@ -186,10 +187,16 @@ def innovate(
         covariance_vis: (..., 6, 6) of its rotation [rad^2] and translation [m^2]
         T_c_b: (..., 4, 4) extrinsics
     """
+    return _innovate(state, T_c0_c1_vis, covariance_vis, measurement_jacobian(state, T_c_b))
+
+
+def _innovate(
+    state: FilterState, T_c0_c1_vis: Tensor, covariance_vis: Tensor, H: Tensor
+) -> Innovation:
     R, R_vis = state.T_c0_c1[..., :3, :3], T_c0_c1_vis[..., :3, :3]
     turned = so3.log(R.mT @ R_vis, check=False)
     moved = T_c0_c1_vis[..., :3, 3] - state.T_c0_c1[..., :3, 3]
-    S = motion_covariance(state, T_c_b) + covariance_vis
+    S = symmetric(H @ state.P @ H.mT) + covariance_vis
     return Innovation(torch.cat([turned, moved], -1), S)
 
 
@@ -203,17 +210,17 @@ def update(
     make the host wait for a GPU.
     """
     state = state.expand(T_c0_c1_vis, covariance_vis, T_c_b)
-    innovation = innovate(state, T_c0_c1_vis, covariance_vis, T_c_b)
-    H = measurement_jacobian(state, T_c_b)
+    H = measurement_jacobian(state, T_c_b)  # (..., 6, 18)
+    innovation = _innovate(state, T_c0_c1_vis, covariance_vis, H)
     L, positive = cholesky(innovation.S)
     K = torch.cholesky_solve(H @ state.P, L).mT  # (..., 18, 6)
-    delta = _apply(K, innovation.r)  # (..., 18)
-    A = _eye(STATE, K) - K @ H
+    delta = apply(K, innovation.r)  # (..., 18)
+    A = identity(STATE, K) - K @ H
     P = A @ state.P @ A.mT + K @ covariance_vis @ K.mT  # Joseph: positive whatever K is
     # The error is now counted from the corrected rotation, in whose axes it looks turned.
-    reset = _eye(STATE, K).expand_as(P).clone()
+    reset = identity(STATE, K).expand_as(P).clone()
     reset[..., PHI, PHI] = so3.left_jacobian(-delta[..., PHI])
-    P = _symmetric(reset @ P @ reset.mT)
+    P = symmetric(reset @ P @ reset.mT)
     lost = FilterState(*(torch.full_like(x, torch.nan) for x in vars(state).values()))
     return _retract(state, delta, H, P).where(positive, lost), innovation
 
@@ -224,7 +231,7 @@ def _retract(state: FilterState, delta: Tensor, H: Tensor, P: Tensor) -> FilterS
     The camera's translation moves along H rather than by the body's displacement: equal to first
     order, and a camera without noise is then followed exactly.
     """
-    moved = _apply(H, delta)  # (..., 6)
+    moved = apply(H, delta)  # (..., 6)
     R = state.T_c0_c1[..., :3, :3] @ so3.exp(moved[..., ROT])
     p = state.T_c0_c1[..., :3, 3] + moved[..., TRANS]
     return FilterState(
@@ -240,7 +247,7 @@ def _retract(state: FilterState, delta: Tensor, H: Tensor, P: Tensor) -> FilterS
 def motion_covariance(state: FilterState, T_c_b: Tensor) -> Tensor:
     """Return the covariance (..., 6, 6) of the camera's motion, rotation first."""
     H = measurement_jacobian(state, T_c_b)
-    return _symmetric(H @ state.P @ H.mT)
+    return symmetric(H @ state.P @ H.mT)
 
 
 def cholesky(S: Tensor) -> tuple[Tensor, Tensor]:
@@ -251,8 +258,8 @@ def cholesky(S: Tensor) -> tuple[Tensor, Tensor]:
     zero times NaN is NaN.)
     """
     positive = torch.linalg.cholesky_ex(S).info == 0
-    one = _eye(S.shape[-1], S)
-    return torch.linalg.cholesky_ex(torch.where(_like_leading(positive, S), S, one)).L, positive
+    one = identity(S.shape[-1], S)
+    return torch.linalg.cholesky_ex(torch.where(like_leading(positive, S), S, one)).L, positive
 
 
 class EKFModel(nn.Module):
@@ -291,7 +298,7 @@ class EKFModel(nn.Module):
         variance = (self.init_covar_diag_sqrt.square() + INITIAL_VARIANCE).to(velocity)
         batch = velocity.shape[:-1]
         return FilterState(
-            T_c0_c1=_eye(4, velocity).expand(*batch, 4, 4),
+            T_c0_c1=identity(4, velocity).expand(*batch, 4, 4),
             velocity=velocity,
             gravity=gravity,
             gyro_bias=torch.zeros_like(velocity),
@@ -351,21 +358,3 @@ def _full(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Return tensors of one type: float32, or float64 where that is all they are."""
     double = all(x.dtype == torch.float64 for x in given)
     return tuple(x if double else x.float() for x in given)
-
-
-def _like_leading(valid: Tensor, x: Tensor) -> Tensor:
-    """Give a mask (...) the trailing dimensions of x, all of them 1."""
-    return valid.reshape(*valid.shape, *[1] * (x.ndim - valid.ndim))
-
-
-def _symmetric(P: Tensor) -> Tensor:
-    return (P + P.mT) / 2
-
-
-def _eye(n: int, neighbour: Tensor) -> Tensor:
-    return torch.eye(n, dtype=neighbour.dtype, device=neighbour.device)
-
-
-def _apply(A: Tensor, x: Tensor) -> Tensor:
-    """Multiply matrices (..., n, m) with vectors (..., m)."""
-    return (A @ x.unsqueeze(-1)).squeeze(-1)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from liegroups import se3, so3
 from liegroups.checks import check_batch, check_tensor
+from liegroups.matrices import apply, identity, symmetric
 
 ROTATION, POSITION, VELOCITY = slice(0, 3), slice(3, 6), slice(6, 9)
 """Rows of a motion in a `Linearization`; the error of the rotation is R_b0_b1 exp(error)."""
@@ -79,7 +80,7 @@ def preintegrate(
     dt, gyro, accel = unbiased_samples(dt, gyro, accel, gyro_bias, accel_bias)
     rate = mean_of_neighbours(gyro)  # (..., S, 3)
     rotation = _accumulate(so3.exp(rate * dt.unsqueeze(-1)))  # (..., S+1, 3, 3)
-    mean_force_b0 = mean_of_neighbours(_apply(rotation, accel))  # (..., S, 3)
+    mean_force_b0 = mean_of_neighbours(apply(rotation, accel))  # (..., S, 3)
     # alpha_{i+1} = alpha_i + beta_i dt + a dt^2 / 2, beta_{i+1} = beta_i + a dt, summed up: what a
     # step adds to the velocity moves the body from the middle of that step to the end.
     return Preintegrated(
@@ -112,7 +113,7 @@ def linearize(
     dt, gyro, accel = unbiased_samples(dt, gyro, accel, gyro_bias, accel_bias)
     turn = mean_of_neighbours(gyro) * dt.unsqueeze(-1)  # (..., S, 3)
     rotation = _accumulate(so3.exp(turn))  # (..., S+1, 3, 3)
-    force_b0 = _apply(rotation, accel)  # (..., S+1, 3)
+    force_b0 = apply(rotation, accel)  # (..., S+1, 3)
     # What a gyro error of one step turns all that follows by, per unit of time, in the axes of b0.
     turned_b0 = rotation[..., :-1, :, :] @ so3.left_jacobian(turn)  # (..., S, 3, 3)
     influence = torch.cat(
@@ -125,11 +126,10 @@ def linearize(
     variance = density.movedim(0, -1).unsqueeze(-2) * dt.unsqueeze(-1)  # (..., S, 2)
     variance = variance.repeat_interleave(3, -1).flatten(-2).unsqueeze(-2)  # (..., 1, S*6)
     side_by_side = influence.movedim(-3, -2).flatten(-2)  # (..., 9, S*6)
-    covariance = (side_by_side * variance) @ side_by_side.mT
     return Linearization(
         rotation_by_gyro_bias=rotation.mT @ rotation_b0,
         bias_jacobian=-(influence * step).sum(-3),  # a bias is an error that all steps share
-        covariance=(covariance + covariance.mT) / 2,
+        covariance=symmetric((side_by_side * variance) @ side_by_side.mT),
     )
 
 
@@ -143,8 +143,8 @@ def correct_biases(
     check_tensor("gyro_bias_change", gyro_bias_change, 3)
     check_tensor("accel_bias_change", accel_bias_change, 3)
     change = torch.cat([gyro_bias_change, accel_bias_change], -1)  # (..., 6)
-    moved = _apply(linearization.bias_jacobian, change)  # (..., 9)
-    turn = _apply(linearization.rotation_by_gyro_bias, gyro_bias_change.unsqueeze(-2))
+    moved = apply(linearization.bias_jacobian, change)  # (..., 9)
+    turn = apply(linearization.rotation_by_gyro_bias, gyro_bias_change.unsqueeze(-2))
     return Preintegrated(
         rotation=preintegrated.rotation @ so3.exp(turn),
         position=preintegrated.position + moved[..., POSITION],
@@ -169,12 +169,12 @@ def move_body(
     check_tensor("gravity", gravity_a, 3)
     duration = preintegrated.duration.unsqueeze(-1)  # (..., 1)
     displacement_a = (
-        _apply(R_a_b0, preintegrated.position)
+        apply(R_a_b0, preintegrated.position)
         + velocity_a * duration
         - 0.5 * gravity_a * duration.square()
     )
     return displacement_a, (
-        velocity_a + _apply(R_a_b0, preintegrated.velocity) - gravity_a * duration
+        velocity_a + apply(R_a_b0, preintegrated.velocity) - gravity_a * duration
     )
 
 
@@ -207,7 +207,7 @@ def carry(
     R_c_b = T_c_b[..., :3, :3]
     R_c1_c0 = R_c_b @ preintegrated.R_b0_b1.mT @ R_c_b.mT
     _, velocity_c0 = move_body(preintegrated, R_c_b, velocity, gravity)
-    return _apply(R_c1_c0, velocity_c0), _apply(R_c1_c0, gravity)
+    return apply(R_c1_c0, velocity_c0), apply(R_c1_c0, gravity)
 
 
 RIGHT, LEFT = 0, 1
@@ -302,17 +302,12 @@ def _time_left(dt: Tensor) -> Tensor:
 
 def _accumulate(steps: Tensor) -> Tensor:
     """Multiply rotations (..., S, 3, 3) up: I, R_0, R_0 R_1, ... (..., S+1, 3, 3)."""
-    rotation = torch.eye(3, dtype=steps.dtype, device=steps.device).expand_as(steps[..., 0, :, :])
+    rotation = identity(3, steps).expand_as(steps[..., 0, :, :])
     rotations = [rotation]
     for step in steps.unbind(-3):
         rotation = rotation @ step
         rotations.append(rotation)
     return torch.stack(rotations, -3)
-
-
-def _apply(A: Tensor, x: Tensor) -> Tensor:
-    """Multiply matrices (..., n, m) with vectors (..., m)."""
-    return (A @ x.unsqueeze(-1)).squeeze(-1)
 
 
 def _like(value: Tensor | float, neighbour: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from ekf.filter import (
     motion_covariance,
 )
 from liegroups import se3, so3
+from liegroups.matrices import apply, identity, symmetric
 
 UNKNOWN_RATE_DENSITY = 0.25
 """White noise in the rate of a car of which no IMU tells: half a radian in a second [rad^2/s]."""
@@ -93,12 +94,13 @@ def run_sequence(
         )
     imu, camera = _without_invalid(imu, camera)
     start = start.expand(imu.dt, camera.covariance[..., 0, :, :], T_c_b)
+    densities = model.imu_densities()
     states, ends, surprises = [anchor(start, T_c_b)], [], []
     for k in range(intervals):
         moved = model.propagate(
             states[-1], imu.dt[..., k, :], imu.gyro[..., k, :, :], imu.accel[..., k, :, :], T_c_b
         )
-        coasted = coast(states[-1], imu.duration[..., k], T_c_b, model.imu_densities())
+        coasted = coast(states[-1], imu.duration[..., k], T_c_b, densities)
         state = moved.where(imu.valid[..., k], coasted)
         corrected, innovation = model.update(
             state, camera.T_c0_c1[..., k, :, :], camera.covariance[..., k, :, :], T_c_b
@@ -117,19 +119,17 @@ def anchor(state: FilterState, T_c_b: Tensor) -> FilterState:
     v_c1 = exp(-e) R^T (v + vel), so its error is R^T vel + [v_c1]x e.
     """
     R_c_b, R_c1_c0 = T_c_b[..., :3, :3], state.T_c0_c1[..., :3, :3].mT
-    velocity, gravity = (
-        (R_c1_c0 @ x.unsqueeze(-1)).squeeze(-1) for x in (state.velocity, state.gravity)
-    )
+    velocity, gravity = (apply(R_c1_c0, x) for x in (state.velocity, state.gravity))
     A = torch.zeros_like(state.P)
     A[..., VEL, VEL], A[..., GRAV, GRAV] = R_c1_c0, R_c1_c0
     A[..., VEL, PHI], A[..., GRAV, PHI] = so3.hat(velocity) @ R_c_b, so3.hat(gravity) @ R_c_b
-    one = torch.eye(3, dtype=A.dtype, device=A.device)
+    one = identity(3, A)
     A[..., BG, BG], A[..., BA, BA] = one, one
     P = A @ state.P @ A.mT
     P[..., PHI, PHI] += INITIAL_VARIANCE * one  # as where a pair begins
     P[..., POS, POS] += INITIAL_VARIANCE * one
-    still = torch.eye(4, dtype=A.dtype, device=A.device).expand_as(state.T_c0_c1)
-    return replace(state, T_c0_c1=still, velocity=velocity, gravity=gravity, P=(P + P.mT) / 2)
+    still = identity(4, A).expand_as(state.T_c0_c1)
+    return replace(state, T_c0_c1=still, velocity=velocity, gravity=gravity, P=symmetric(P))
 
 
 def coast(state: FilterState, duration: Tensor, T_c_b: Tensor, densities: Tensor) -> FilterState:
@@ -142,8 +142,8 @@ def coast(state: FilterState, duration: Tensor, T_c_b: Tensor, densities: Tensor
     time = duration[..., None]  # (..., 1)
     moved = se3.from_rt(T_c0_b[..., :3, :3], T_c0_b[..., :3, 3] + state.velocity * time)
     time = time[..., None]  # (..., 1, 1)
-    one = torch.eye(3, dtype=time.dtype, device=time.device)
-    Phi = torch.eye(STATE, dtype=time.dtype, device=time.device).expand_as(state.P).clone()
+    one = identity(3, time)
+    Phi = identity(STATE, time).expand_as(state.P).clone()
     Phi[..., POS, VEL] = time * one
     gyro_bias_density, accel_bias_density = densities[1], densities[3]
     Q = torch.zeros_like(state.P)
@@ -154,7 +154,7 @@ def coast(state: FilterState, duration: Tensor, T_c_b: Tensor, densities: Tensor
     Q[..., BG, BG] = gyro_bias_density * time * one
     Q[..., BA, BA] = accel_bias_density * time * one
     P = Phi @ state.P @ Phi.mT + Q
-    return replace(state, T_c0_c1=moved @ se3.inverse(T_c_b), P=(P + P.mT) / 2)
+    return replace(state, T_c0_c1=moved @ se3.inverse(T_c_b), P=symmetric(P))
 
 
 def _without_invalid(
@@ -186,7 +186,7 @@ def _finite(x: Tensor, dimensions: int) -> Tensor:
 
 
 def _identity_where(broken: Tensor, x: Tensor) -> Tensor:
-    return torch.where(broken, torch.eye(x.shape[-1], dtype=x.dtype, device=x.device), x)
+    return torch.where(broken, identity(x.shape[-1], x), x)
 
 
 def _track(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from liegroups.matrices import identity
+
 FLOAT_TYPES = (torch.float32, torch.float64)
 
 
@@ -43,7 +45,7 @@ def check_batch(name: str, batch: torch.Size, other: str, other_batch: torch.Siz
 def check_rotation(name: str, R: Tensor) -> None:
     """Refuse matrices (..., 3, 3) that are not rotations; let NaN pass, to come out as NaN."""
     with torch.no_grad():
-        error = (R.mT @ R - _eye(R)).abs().amax((-2, -1))  # (...)
+        error = (R.mT @ R - identity(3, R)).abs().amax((-2, -1))  # (...)
         determinant = (torch.linalg.cross(R[..., 0, :], R[..., 1, :]) * R[..., 2, :]).sum(-1)
         right = (error <= _tolerance(R)) & (determinant > 0)
         expected = f"rotation matrices (R^T R = I within {_tolerance(R):g}, determinant 1)"
@@ -55,7 +57,7 @@ def check_motion(name: str, T: Tensor) -> None:
     check_rotation(f"{name}[..., :3, :3]", T[..., :3, :3])
     with torch.no_grad():
         row = T[..., 3, :]
-        right = ((row - _eye(T)[3]).abs() <= _tolerance(T)).all(-1)
+        right = ((row - identity(4, T)[3]).abs() <= _tolerance(T)).all(-1)
         _refuse(f"{name}: expected a last row of 0 0 0 1", row, ~right & ~row.isnan().any(-1))
 
 
@@ -63,10 +65,6 @@ def _refuse(expected: str, values: Tensor, wrong: Tensor) -> None:
     if wrong.any():
         index = tuple(wrong.nonzero()[0].tolist())
         raise ValueError(f"{expected}, got at index {index} {values[index].tolist()}")
-
-
-def _eye(matrix: Tensor) -> Tensor:
-    return torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
 
 
 def _tolerance(matrix: Tensor) -> float:

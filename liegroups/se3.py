@@ -13,6 +13,7 @@ from torch import Tensor
 from liegroups import coefficients, so3
 from liegroups.checks import check_batch, check_motion, check_tensor
 from liegroups.coefficients import Angle
+from liegroups.matrices import apply, identity
 
 
 def hat(xi: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ def from_rt(R: Tensor, t: Tensor) -> Tensor:
     check_tensor("t", t, 3)
     batch = check_batch("t", t.shape[:-1], "R", R.shape[:-2])
     top = torch.cat([R.expand(*batch, 3, 3), t.expand(*batch, 3).unsqueeze(-1)], -1)
-    bottom = torch.eye(4, dtype=top.dtype, device=top.device)[3:].expand(*batch, 1, 4)
+    bottom = identity(4, top)[3:].expand(*batch, 1, 4)
     return torch.cat([top, bottom], -2)
 
 
@@ -43,7 +44,7 @@ def exp(xi: Tensor) -> Tensor:
     """Map twists (..., 6) to motions (..., 4, 4)."""
     check_tensor("xi", xi, 6)
     rho, phi = xi.split(3, -1)
-    return from_rt(so3.exp(phi), _apply(so3.left_jacobian(phi), rho))
+    return from_rt(so3.exp(phi), apply(so3.left_jacobian(phi), rho))
 
 
 def log(T: Tensor, *, check: bool = True) -> Tensor:
@@ -57,7 +58,7 @@ def log(T: Tensor, *, check: bool = True) -> Tensor:
     if check:
         check_motion("T", T)
     phi = so3.log(T[..., :3, :3], check=False)
-    xi = torch.cat([_apply(so3.left_jacobian_inverse(phi), T[..., :3, 3]), phi], -1)
+    xi = torch.cat([apply(so3.left_jacobian_inverse(phi), T[..., :3, 3]), phi], -1)
     return torch.where(T[..., 3, :].isnan().any(-1, keepdim=True), torch.nan, xi)
 
 
@@ -65,7 +66,7 @@ def inverse(T: Tensor) -> Tensor:
     """Invert motions (..., 4, 4) exactly, without solving: T_b_a from T_a_b."""
     check_tensor("T", T, 4, 4)
     R_inverse = T[..., :3, :3].mT
-    t_inverse = -_apply(R_inverse, T[..., :3, 3])
+    t_inverse = -apply(R_inverse, T[..., :3, 3])
     return torch.cat([torch.cat([R_inverse, t_inverse.unsqueeze(-1)], -1), T[..., 3:, :]], -2)
 
 
@@ -128,8 +129,3 @@ def _jacobian_coupling(rho: Tensor, phi: Tensor) -> Tensor:
 def _block_triangular(A: Tensor, B: Tensor) -> Tensor:
     """Return [[A, B], [0, A]] (..., 6, 6)."""
     return torch.cat([torch.cat([A, B], -1), torch.cat([torch.zeros_like(A), A], -1)], -2)
-
-
-def _apply(A: Tensor, x: Tensor) -> Tensor:
-    """Multiply matrices (..., n, m) with vectors (..., m)."""
-    return (A @ x.unsqueeze(-1)).squeeze(-1)

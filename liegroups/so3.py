@@ -17,6 +17,7 @@ from torch import Tensor
 from liegroups import coefficients
 from liegroups.checks import check_rotation, check_tensor
 from liegroups.coefficients import SMALL_ANGLE, Angle
+from liegroups.matrices import apply
 
 _ORDERS = ("wxyz", "xyzw")
 _TWICE_ARCSINE = [2, 1 / 3, 3 / 20, 5 / 56, 35 / 576, 63 / 1408]  # 2 arcsin(s) / s in powers of s^2
@@ -168,8 +169,8 @@ def normalize(M: Tensor) -> Tensor:
         sums = s.sum(-1, keepdim=True) - s  # (..., 3) of pairs of singular values
         inverse = torch.where(sums > 1e-6 * s[..., :1], 1 / sums, 0)
         solve = V * inverse.unsqueeze(-2) @ V.mT  # (..., 3, 3) inverse of tr(S) I - S
-    w = solve @ (2 * vee(R0.mT @ M)).unsqueeze(-1)  # (..., 3, 1) zero but for its gradient
-    return (R0 @ exp(w.squeeze(-1))).to(dtype)
+    w = apply(solve, 2 * vee(R0.mT @ M))  # (..., 3) zero but for its gradient
+    return (R0 @ exp(w)).to(dtype)
 
 
 def _polar_decomposition(M: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import chi2
 from torch.testing import assert_close
 
-from benchmarks.simulation import extrinsics, motion_error, nees, random_drive, simulate
+from benchmarks.simulation import disturb, extrinsics, motion_error, nees, random_drive, simulate
 from ekf import filter as ekf_filter
 from ekf.filter import (
     BA,
@@ -47,6 +47,7 @@ from ekf.preintegration import (
     preintegrate,
 )
 from liegroups import se3, so3
+from liegroups.matrices import apply
 
 DOUBLE = torch.float64
 ERROR_BLOCKS = {"velocity": VEL, "gravity": GRAV, "gyro_bias": BG, "accel_bias": BA}
@@ -231,7 +232,7 @@ def test_the_mean_moves_with_the_preintegrated_motion(dtype, device):
     motion = preintegrate(dt, gyro, accel)
     assert_close(state.T_c0_c1, camera_motion(motion, T_c_b, v, g))
     R_c_b = T_c_b[:3, :3]
-    expected = v + (R_c_b @ motion.velocity.unsqueeze(-1)).squeeze(-1) - g * 0.1
+    expected = v + apply(R_c_b, motion.velocity) - g * 0.1
     assert_close(state.velocity, expected)
     assert_close(state.gravity, g)
 
@@ -296,9 +297,7 @@ def test_the_innovation_is_zero_where_camera_and_imu_agree_and_what_the_camera_a
     assert_close(agree.r, torch.zeros(5, 6, dtype=DOUBLE), atol=1e-12, rtol=0)
     assert_close(agree.nis(), torch.zeros(5, dtype=DOUBLE), atol=1e-12, rtol=0)
     added = 0.3 * torch.randn(5, 6, dtype=DOUBLE)
-    R, p = state.T_c0_c1[..., :3, :3], state.T_c0_c1[..., :3, 3]
-    T_vis = se3.from_rt(R @ so3.exp(added[..., ROT]), p + added[..., TRANS])
-    differ = innovate(state, T_vis, covariance, T_c_b)
+    differ = innovate(state, disturb(state.T_c0_c1, added), covariance, T_c_b)
     assert_close(differ.r, added)
     expected = motion_covariance(state, T_c_b) + covariance
     assert_close(differ.S, expected)
@@ -307,9 +306,8 @@ def test_the_innovation_is_zero_where_camera_and_imu_agree_and_what_the_camera_a
 
 def near(state: FilterState, size: float) -> torch.Tensor:
     """Return a camera motion that differs from a state's by some size [rad, m]."""
-    noise = size * torch.randn(*state.velocity.shape[:-1], 6, dtype=state.velocity.dtype)
-    R = state.T_c0_c1[..., :3, :3] @ so3.exp(noise[..., ROT])
-    return se3.from_rt(R, state.T_c0_c1[..., :3, 3] + noise[..., TRANS])
+    noise = torch.randn(*state.velocity.shape[:-1], 6, dtype=state.velocity.dtype)
+    return disturb(state.T_c0_c1, size * noise)
 
 
 def test_a_camera_without_noise_is_followed_and_a_blind_one_ignored():

@@ -26,6 +26,7 @@ from ekf.preintegration import (
     preintegrate,
 )
 from liegroups import se3, so3
+from liegroups.matrices import apply
 
 UP = torch.tensor([0, 0, GRAVITY], dtype=torch.float64)
 
@@ -47,10 +48,6 @@ def drive_intervals(drives: int, rate_hz: int, duration: float = 0.1):
     T_w_b = drive.T_w_b(time[[0, -1]])
     v_w0 = drive.velocity_w(time[:1])[0]
     return dt, drive.gyro(time).movedim(0, 1), drive.accel(time).movedim(0, 1), T_w_b, v_w0
-
-
-def apply(A: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return (A @ x.unsqueeze(-1)).squeeze(-1)
 
 
 def test_constant_turn_and_acceleration_in_closed_form(device):

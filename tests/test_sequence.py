@@ -38,6 +38,7 @@ from ekf.sequence import (
     run_sequence,
 )
 from liegroups import se3, so3
+from liegroups.matrices import apply
 from tests.test_filter import (
     DOUBLE,
     chi_square_bounds,
@@ -81,7 +82,7 @@ def test_anchoring_changes_the_axes_and_not_the_world():
     R_c0_c1 = state.T_c0_c1[..., :3, :3]
     assert torch.equal(anchored.T_c0_c1, torch.eye(4, dtype=DOUBLE).expand(4, 4, 4))
     for name in ("velocity", "gravity"):
-        in_c0 = (R_c0_c1 @ getattr(anchored, name).unsqueeze(-1)).squeeze(-1)
+        in_c0 = apply(R_c0_c1, getattr(anchored, name))
         assert_close(in_c0, getattr(state, name))
     assert torch.equal(anchored.gyro_bias, state.gyro_bias)
     assert torch.equal(anchored.accel_bias, state.accel_bias)
