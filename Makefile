@@ -34,6 +34,7 @@ bench: $(development) ## measure the parts: errors, and times as ratios
 	$(python) -m benchmarks.recording
 	$(python) -m benchmarks.fusion
 	$(python) -m benchmarks.imu_matching
+	$(python) -m benchmarks.synthetic
 
 constraints: $(development) ## choose the newest versions anew and write constraints.txt
 	$(python) -m pip install --disable-pip-version-check --quiet uv

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import options
 from datasets import drives
+from datasets.processes import in_processes
 from datasets.text import DataError
 
 SPLITS = Path(__file__).parent / "splits"
@@ -44,7 +45,7 @@ def run(args: Namespace) -> int:
             ),
         )
     reports = []
-    results = drives.in_processes(task, chosen.both, args.workers)
+    results = in_processes(task, chosen.both, args.workers)
     for report in tqdm(results, total=len(chosen.both), unit="drive", disable=None):
         tqdm.write(report.table())
         reports.append(report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter, _ArgumentGroup
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -114,4 +114,89 @@ def _add_time_offset(parser: ArgumentParser) -> None:
         type=float,
         metavar="MS",
         help=f"search as far as this either way (default: {OFFSET_DEFAULTS['max_offset_ms']:g})",
+    )
+
+
+def make_synthetic_kitti(argv: Sequence[str] | None = None) -> Namespace:
+    """Read the options of `make_synthetic_kitti.py`."""
+    parser = ArgumentParser(
+        prog="make_synthetic_kitti.py",
+        description="Make drives in the layout of KITTI's raw data, with dense depth, poses and\n"
+        "IMU biases as the truth beside them. The same options make the same bytes.",
+        epilog="exit code: 0 all is made; 2 an option is wrong, nothing was changed",
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="becomes a root of raw data: it gets 2011_01_01/, splits/, contact_sheet.png, "
+        "README.txt",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace all drives of 2011_01_01 in it, with all that is in them",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="processes (default: as many as there are drives, or cores if these are fewer)",
+    )
+    _add_synthetic_scene(parser.add_argument_group("scene"))
+    _add_synthetic_sensors(parser.add_argument_group("sensors"))
+    return parser.parse_args(argv)
+
+
+def _add_synthetic_scene(group: _ArgumentGroup) -> None:
+    group.add_argument(
+        "--drives", type=int, default=4, help="each on another street (default: %(default)s)"
+    )
+    group.add_argument(
+        "--frames",
+        type=int,
+        default=120,
+        help="stereo images of each drive, 9.7 a second (default: %(default)s)",
+    )
+    group.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    group.add_argument(
+        "--moving_cars",
+        type=int,
+        default=0,
+        metavar="COUNT",
+        help="besides the parked ones: one ahead, the others oncoming (default: %(default)s)",
+    )
+
+
+def _add_synthetic_sensors(group: _ArgumentGroup) -> None:
+    group.add_argument(
+        "--size",
+        default="1242x375",
+        metavar="WIDTHxHEIGHT",
+        help="of the images; the field of view stays (default: %(default)s)",
+    )
+    group.add_argument(
+        "--format", choices=("png", "jpg"), default="png", help="of them (default: %(default)s)"
+    )
+    group.add_argument(
+        "--imu_noise",
+        type=float,
+        default=1.0,
+        metavar="SCALE",
+        help="0 is none, 1 is that of the real unit (default: %(default)g)",
+    )
+    group.add_argument(
+        "--illumination",
+        type=float,
+        default=0.0,
+        metavar="STRENGTH",
+        help="how gain, gamma and white balance wander: 0 is not at all, 1 is strongly (default: "
+        "%(default)g)",
+    )
+    group.add_argument(
+        "--faults",
+        action="store_true",
+        help="plant the known troubles of KITTI's recordings; truth/faults.json says where",
     )

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -38,7 +34,6 @@ _DATE = re.compile(r"\d{4}_\d\d_\d\d", re.ASCII)
 _CAMERAS = ("image_02", "image_03", "image_00", "image_01")  # whose stamps are taken, in this order
 _SPLIT_FILES = ("train_files.txt", "val_files.txt", "test_files.txt")
 _SHOWN_PROBLEMS = 10
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, order=True)
@@ -370,24 +365,3 @@ def _increasing(stamps_ns: np.ndarray) -> np.ndarray:
     """Return the places of the most stamps that go forward, without strays and repeats."""
     order = in_order(stamps_ns)
     return order[np.diff(stamps_ns[order], prepend=-1) > 0]
-
-
-def in_processes(
-    work: Callable[[Drive], _Result], drives: Sequence[Drive], workers: int
-) -> Iterator[_Result]:
-    """Yield the result for each drive in order, worked on by so many processes."""
-    if workers < 1:
-        raise DataError(f"workers: expected at least 1, got {workers}")
-    workers = min(workers, len(drives))
-    if workers == 1:
-        yield from map(work, drives)
-        return
-    # Started afresh, not forked: a fork of a process with threads (torch's, tqdm's) may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as executor:
-        try:
-            yield from executor.map(work, drives)
-        except BrokenProcessPool:
-            raise DataError(
-                "a worker process was killed, perhaps for lack of memory: try fewer --workers"
-            ) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -185,15 +184,6 @@ def test_a_folder_that_may_not_be_read_is_named(three, monkeypatch):
     monkeypatch.setattr(Path, "iterdir", forbidden)
     with pytest.raises(PermissionError, match="Permission denied: "):
         drives.find_drives(*three)
-
-
-def test_a_killed_worker_ends_in_one_line(tree):
-    with pytest.raises(DataError, match="a worker process was killed"):
-        list(drives.in_processes(_die, [ONE, ONE], 2))
-
-
-def _die(drive):
-    os._exit(9)
 
 
 def test_a_drive_is_not_of_another_day():

@@ -21,6 +21,7 @@ ROOMS: dict[str, set[str]] = {
     "datasets": {"liegroups", "ekf"},
     "options": set(),
     "match_kitti_imu": {"options", "datasets"},
+    "make_synthetic_kitti": {"options", "datasets"},
     "benchmarks": {"liegroups", "layers", "ekf", "datasets"},
 }
 NOT_ROOMS = {"tests", "data", "runs"}

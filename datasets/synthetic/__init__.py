@@ -1,0 +1,1 @@
+"""Drives in the layout of KITTI, made from a seed, with the truth that KITTI does not have."""

@@ -1,0 +1,314 @@
+"""The world: built piece by piece around a vehicle, with traffic that keeps off it."""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+import cv2
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from datasets.synthetic import ground, world
+from datasets.synthetic.cars import LENGTH_M, WIDTH_M
+from datasets.synthetic.plan import PIECE_M
+from datasets.synthetic.scene import Balls, Facets, Scene, rectangle
+from datasets.synthetic.trajectory import Trajectory, make_trajectory
+from datasets.synthetic.world import World
+
+EGO = rectangle(4.5, 1.8)
+
+
+@pytest.fixture(scope="module")
+def drive() -> Trajectory:
+    return make_trajectory(4, 20.0)
+
+
+@pytest.fixture(scope="module")
+def quiet(drive) -> World:
+    """A world in which nothing else drives; tests may look at it from anywhere."""
+    return World(drive, 4, 0)
+
+
+def seen(of: World, drive: Trajectory, time_s: float) -> Scene:
+    """Return the scene around the vehicle."""
+    return of.scene(drive.at([time_s]).T_w_b[0, :3, 3], time_s)
+
+
+def same(one: Facets | Balls, other: Facets | Balls) -> bool:
+    return all(map(np.array_equal, vars(one).values(), vars(other).values()))
+
+
+def pictures(scene: Scene) -> list[int]:
+    """Return a check sum of what is painted on each chart of a scene's facets."""
+    charts = np.unique(scene.facets.chart, axis=0)[:, :4].astype(int)
+    return [
+        crc32(scene.atlas.texels[row : row + 2 * height, column : column + 2 * width].tobytes())
+        for column, row, width, height in charts.tolist()
+    ]
+
+
+def footprint(T_w_o: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    return corners @ T_w_o[:2, :2].T + T_w_o[:2, 3]
+
+
+def touch(one: np.ndarray, other: np.ndarray) -> bool:
+    if np.linalg.norm(one.mean(0) - other.mean(0)) > 8:
+        return False
+    at = one.mean(0)  # float32 of OpenCV: stay near zero
+    both = ((polygon - at).astype(np.float32) for polygon in (one, other))
+    return cv2.intersectConvexConvex(*both)[0] > 1e-3
+
+
+def traffic_at(of: World, drive: Trajectory, time_s: float) -> list[np.ndarray | None]:
+    """Return the footprints (4, 2) of the moving cars, in the order they were drawn."""
+    found = []
+    for car in of._traffic:
+        body = car.at(drive.street, time_s)
+        if body is None:
+            found.append(None)
+        else:
+            hull = cv2.convexHull((body.corners_w[..., :2]).reshape(-1, 2).astype(np.float32))
+            found.append(cv2.boxPoints(cv2.minAreaRect(hull)).astype(float))
+    return found
+
+
+@pytest.fixture(scope="module")
+def traffic() -> list[tuple[Trajectory, World]]:
+    """Some worlds with traffic in each."""
+    drives = [make_trajectory(seed, 20.0) for seed in range(8)]
+    return [(drive, World(drive, seed, 4)) for seed, drive in enumerate(drives)]
+
+
+def test_a_scene_does_not_depend_on_what_was_looked_at_before(drive):
+    of = World(drive, 4, 1)
+    first = seen(of, drive, 0.0)
+    painted = pictures(first)
+    of.scene(np.append(drive.street.position_w(100.0), 1.0), 5.0)  # drops some pieces
+    again = seen(of, drive, 0.0)
+    assert again.facets is not first.facets
+    assert same(again.facets, first.facets) and same(again.balls, first.balls)
+    assert pictures(again) == painted and len(set(painted)) > 20
+
+
+def test_both_cameras_and_the_lidar_see_the_same_scene(drive, quiet):
+    position_w = drive.at([5.0]).T_w_b[0, :3, 3]
+    one, other = (quiet.scene(position_w + (0.4, -0.4, z), 5.0) for z in (0.5, 0.9))
+    assert same(one.facets, other.facets)
+
+
+def test_worlds_follow_from_their_seeds(drive, quiet):
+    other = World(drive, 5, 0)
+    plans = [[item.seed for item in of._planner.plan(0)] for of in (quiet, other)]
+    assert not set(plans[0]) & set(plans[1])
+    assert np.abs(quiet._light.sun_w - other._light.sun_w).max() > 0.01
+    assert np.abs(quiet._sky.zenith - other._sky.zenith).max() > 0.001
+    painted = [of._paint_ground(0, 0.0) for of in (quiet, other)]
+    assert np.abs(painted[0] - painted[1]).mean() > 0.005
+
+
+def test_what_is_far_behind_is_dropped_and_the_cost_of_a_scene_stays(drive, quiet):
+    counts, pieces = [], []
+    for time_s in (0.0, 7.0, 14.0, 20.0):
+        scene = seen(quiet, drive, time_s)
+        counts.append(len(scene.facets))
+        pieces.append(len(quiet._pieces))
+        s = drive.arc_length(time_s)
+        assert min(quiet._pieces) * PIECE_M > s - world.BEHIND_M - PIECE_M - 2
+        assert max(quiet._pieces) * PIECE_M <= s + world.AHEAD_M + 2
+    assert s > world.BEHIND_M + PIECE_M  # some have been left behind
+    assert max(pieces) <= world._PAGES and max(pieces) - min(pieces) <= 1
+    assert max(counts) < 1.6 * min(counts) and max(counts) < 12_000
+
+
+def test_pieces_in_view_never_share_a_page(drive, quiet):
+    height = world._PAGE_SIZE[0]
+    for time_s in (0.0, 10.0):
+        scene = seen(quiet, drive, time_s)
+        pages = [piece % world._PAGES for piece in quiet._pieces]
+        assert len(set(pages)) == len(pages)
+        page = (scene.facets.chart[:, 1] // height).astype(int)
+        assert set(page) <= {*pages, world._PAGES} and len(set(page)) >= len(pages)
+        assert set(scene.balls.chart[:, 1] // height) == {world._PAGES}  # the shared one
+
+
+def test_charts_lie_on_the_atlas_and_do_not_overlap(drive, quiet):
+    scene = seen(quiet, drive, 0.0)
+    charts = np.unique(scene.facets.chart, axis=0)[:, :4].astype(int)
+    used = np.zeros(scene.atlas.texels.shape[:2], np.int8)
+    for column, row, width, height in charts.tolist():
+        part = used[row : row + 2 * height, column : column + 2 * width]
+        assert part.shape == (2 * height, 2 * width)
+        part += 1
+    assert used.max() == 1
+
+
+def test_a_scene_reaches_far_enough(drive, quiet):
+    for time_s in (0.0, 10.0):
+        scene, s = seen(quiet, drive, time_s), drive.arc_length(time_s)
+        for ahead_m in (-world.BEHIND_M + 2, world.AHEAD_M - 2):
+            place_w = drive.street.position_w(s + ahead_m)
+            middle = scene.facets.corners_w.mean(1)[:, :2]
+            assert np.linalg.norm(middle - place_w, axis=1).min() < 3
+
+
+def test_the_vehicle_rolls_on_the_road(drive, quiet):
+    for time_s in (0.0, 10.0):
+        T_w_b = drive.at([time_s]).T_w_b[0]
+        corners = seen(quiet, drive, time_s).facets.corners_w[:, :3]
+        near = np.linalg.norm(corners.mean(1)[:, :2] - T_w_b[:2, 3], axis=1) < 1.5
+        assert near.any()
+        below_m = T_w_b[2, 3] - corners[near][..., 2].max()
+        assert 0.7 < below_m < 1.1  # the IMU is that high
+
+
+def test_nothing_stands_where_the_vehicle_drives(drive, quiet):
+    for time_s in (0.0, 4.0, 7.0, 10.0):
+        T_b_w = np.linalg.inv(drive.at([time_s]).T_w_b[0])
+        scene = seen(quiet, drive, time_s)
+        facets = scene.facets.corners_w @ T_b_w[:3, :3].T + T_b_w[:3, 3]
+        middle = facets.mean(1)
+        inside = (np.abs(middle[:, :2]) < (2.3, 1.0)).all(1) & (-0.6 < middle[:, 2])
+        assert not (inside & (middle[:, 2] < 1.5)).any()
+        balls = scene.balls.centre_w @ T_b_w[:3, :3].T + T_b_w[:3, 3]
+        gap_m = np.linalg.norm(np.maximum(np.abs(balls) - (2.3, 1.0, 1.5), 0), axis=1)
+        assert (gap_m > scene.balls.radius).all()
+
+
+def test_without_traffic_nothing_moves(drive, quiet):
+    for time_s in (0.0, 10.0):
+        assert not seen(quiet, drive, time_s).facets.moving.any()
+    one, other = (quiet.scene(drive.at([9.0]).T_w_b[0, :3, 3], t) for t in (9.0, 11.0))
+    assert same(one.facets, other.facets)
+
+
+def test_moving_cars_are_flagged_and_the_rest_stays(drive, quiet):
+    position_w = drive.at([6.0]).T_w_b[0, :3, 3]
+    busy = World(drive, 4, 3)
+    still = quiet.scene(position_w, 6.0).facets
+    moved = [busy.scene(position_w, time_s).facets for time_s in (6.0, 7.0)]
+    for facets in moved:
+        kept = Facets(*(column[~facets.moving] for column in vars(facets).values()))
+        assert same(kept, still)
+    on_street = sum(car is not None for car in traffic_at(busy, drive, 6.0))
+    assert moved[0].moving.sum() == sum(len(car.body) for car in busy._traffic[:on_street])
+    cars = [facets.corners_w[facets.moving] for facets in moved]
+    assert np.abs(cars[0] - cars[1]).max() > 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_there_are_as_many_moving_cars_as_asked_for(drive, count):
+    of = World(drive, 4, count)
+    assert len(of._traffic) == count
+    assert all(car.body.moving.all() for car in of._traffic)
+
+
+def test_one_car_keeps_ahead_in_the_lane_of_the_vehicle(traffic):
+    for drive, of in traffic:
+        leader = of._traffic[0]
+        for time_s in np.arange(0, 20.1, 0.5):
+            T_w_b = drive.at([time_s]).T_w_b[0]
+            middle = leader.at(drive.street, time_s).corners_w.reshape(-1, 3).mean(0)
+            gap_m = np.linalg.norm(middle - T_w_b[:3, 3])
+            assert 8 < gap_m < 25
+            assert ((middle - T_w_b[:3, 3]) @ T_w_b[:3, 0]) > 4
+        assert leader.left_m == -ground.LANE_M / 2 and leader.direction == 1
+
+
+def test_no_car_rolls_backwards(traffic):
+    for _, of in traffic:
+        for car in of._traffic:
+            assert (car.direction * np.diff(car.s)).min() > -1e-9
+
+
+def test_others_come_the_other_way_in_their_lane(traffic):
+    for drive, of in traffic:
+        for car in of._traffic[1:]:
+            assert car.left_m > 0 and car.direction == -1
+            speed = -np.diff(car.s) / np.diff(car.time_s)
+            assert 3 < speed.min() and speed.max() < 15
+            ego_s = drive.arc_length(car.time_s)
+            ahead = car.s > ego_s
+            assert ahead[0] and not ahead[-1]  # they meet during the drive
+
+
+def test_cars_look_where_they_drive(traffic):
+    drive, of = traffic[0]
+    for car in of._traffic:
+        times = [t for t in np.arange(2.0, 18) if car.at(drive.street, t) is not None]
+        for time_s in times:
+            before, after = (car.at(drive.street, time_s + h) for h in (-0.05, 0.05))
+            if before is None or after is None:
+                continue
+            step = (after.corners_w - before.corners_w).reshape(-1, 3).mean(0)
+            front = car.body.corners_w[..., 0].mean(1).argmax()
+            rear = car.body.corners_w[..., 0].mean(1).argmin()
+            ahead = (before.corners_w[front] - before.corners_w[rear]).mean(0)
+            if np.linalg.norm(step) > 0.1:
+                assert step @ ahead > 0.9 * np.linalg.norm(step) * np.linalg.norm(ahead)
+
+
+def test_no_moving_car_touches_the_vehicle_or_another_car(traffic):
+    for seed, (drive, of) in enumerate(traffic):
+        for time_s in np.arange(0, 20, 0.25):
+            ego = footprint(drive.at([time_s]).T_w_b[0], EGO)
+            bodies = [ego, *(car for car in traffic_at(of, drive, time_s) if car is not None)]
+            for i, one in enumerate(bodies):
+                for other in bodies[:i]:
+                    assert not touch(one, other), (seed, time_s)
+
+
+def test_moving_cars_keep_off_parked_ones(traffic):
+    for drive, of in traffic[:4]:
+        parked = [
+            footprint(item.T_w_o, rectangle(LENGTH_M, WIDTH_M))
+            for piece in range(-1, int(drive.arc_length(20.0) / PIECE_M) + 2)
+            for item in of._planner.plan(piece)
+            if item.kind == "car"
+        ]
+        for time_s in np.arange(0, 20, 0.5):
+            for car in traffic_at(of, drive, time_s):
+                assert car is None or not any(touch(car, other) for other in parked)
+
+
+def test_a_car_that_left_the_street_is_gone(drive):
+    of = World(drive, 4, 2)
+    for car in of._traffic:
+        s = np.array([drive.street.start_m - 50, drive.street.end_m + 50])
+        gone = world.MovingCar(car.body, car.left_m, car.direction, np.array([0.0, 1.0]), s)
+        assert gone.at(drive.street, 0.0) is None and gone.at(drive.street, 1.0) is None
+        assert gone.at(drive.street, 0.5) is not None
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_sun_shines_from_the_side(seed):
+    drive = make_trajectory(seed, 2.0)
+    light = World(drive, seed, 0)._light
+    assert np.linalg.norm(light.sun_w) == pytest.approx(1)
+    assert 35 < np.rad2deg(np.arcsin(light.sun_w[2])) < 53
+    heading = float(drive.street.heading(0.0))
+    across = -np.sin(heading) * light.sun_w[0] + np.cos(heading) * light.sun_w[1]
+    assert abs(across) > 0.3
+
+
+def test_a_wall_at_the_edge_of_a_piece_has_its_shadow_on_the_next(drive):
+    """The ground of a piece is painted with the shadows of its neighbours."""
+    of = World(drive, 4, 0)
+    with_all = of._paint_ground(2, 2 * PIECE_M)
+    plan = of._planner.plan
+    of._planner.plan = lambda piece: plan(piece) if piece == 2 else []
+    alone = of._paint_ground(2, 2 * PIECE_M)
+    assert (with_all <= alone + 1e-6).all()
+    darker = (alone - with_all).max(-1) > 0.02
+    columns = np.flatnonzero(darker.any(0))
+    assert len(columns) and (columns[0] < 64 or columns[-1] >= darker.shape[1] - 64)
+
+
+def test_a_subdivided_polygon_has_its_corners_and_points_every_metre_or_two():
+    corners = np.array([(0.0, 0.0), (7.5, 0.0), (7.5, 0.4), (0.0, 4.0)])
+    found = world._subdivided(corners)
+    for corner in corners:
+        assert np.linalg.norm(found - corner, axis=1).min() < 1e-12
+    sides = np.linalg.norm(np.roll(found, -1, 0) - found, axis=1)
+    assert sides.max() < 2
+    assert_allclose(sides.sum(), np.linalg.norm(np.roll(corners, -1, 0) - corners, axis=1).sum())
