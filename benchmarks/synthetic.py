@@ -27,6 +27,7 @@ from datasets.calibration import Calibration, read_calibration
 from datasets.drives import Drive, find_drives
 from datasets.imu_matching import match
 from datasets.oxts import poses_w_b, read_oxts, read_stamps
+from datasets.synthetic.rendering import View
 from datasets.synthetic.sensors import GRAVITY
 from ekf.preintegration import camera_motion, preintegrate
 from liegroups import se3, so3
@@ -83,7 +84,7 @@ def read_frame(drive: Path, calibration: Calibration, frame: int) -> Frame:
 
 
 def photometric_error(
-    seen: np.ndarray, target: Frame, K: np.ndarray, T_s_t: np.ndarray, where: np.ndarray
+    seen: np.ndarray, target: Frame | View, K: np.ndarray, T_s_t: np.ndarray, where: np.ndarray
 ) -> float:
     """Return the mean absolute difference between the target and a source warped into it.
 
@@ -99,7 +100,9 @@ def photometric_error(
     return float(np.abs(warped - target.image)[where].mean())
 
 
-def visible(target: Frame, source: Frame, K: np.ndarray, T_s_t: np.ndarray) -> np.ndarray:
+def visible(
+    target: Frame | View, source: Frame | View, K: np.ndarray, T_s_t: np.ndarray
+) -> np.ndarray:
     """Return the static pixels (H, W) of the target that the source sees as well.
 
     Pixels whose colour is mixed of two surfaces, by the lens, are left out in both views.
@@ -114,7 +117,7 @@ def visible(target: Frame, source: Frame, K: np.ndarray, T_s_t: np.ndarray) -> n
     return inside & agrees & whole & _one_surface(target) & ~target.moving
 
 
-def _one_surface(frame: Frame) -> np.ndarray:
+def _one_surface(frame: Frame | View) -> np.ndarray:
     inverse, around = _inverse(frame.depth_m), np.ones((_BLUR_PX, _BLUR_PX))
     return cv2.dilate(inverse, around) <= (1 + _SMOOTH) * cv2.erode(inverse, around)
 
@@ -124,7 +127,7 @@ def _inverse(depth_m: np.ndarray) -> np.ndarray:
 
 
 def _project(
-    target: Frame, K: np.ndarray, T_s_t: np.ndarray
+    target: Frame | View, K: np.ndarray, T_s_t: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return where pixels of the target are in the source: u, v [px] and depth [m], (H, W) each."""
     v, u = np.mgrid[: target.depth_m.shape[0], : target.depth_m.shape[1]]
@@ -216,27 +219,34 @@ def photometry(drives: Sequence[Path], calibration: Calibration, step: int) -> l
 
 
 def scan_errors(drive: Path, calibration: Calibration, frame: int) -> np.ndarray:
-    """Return by how much (N,) [m] the scan's points miss the dense truth where they fall on it.
+    """Return by how much (N,) [m] the points of a scan miss the dense truth."""
+    camera = calibration[2]
+    scan = drive / "velodyne_points" / "data" / f"{frame:010d}.bin"
+    points_v = np.fromfile(scan, np.float32).reshape(-1, 4)[:, :3].astype(np.float64)
+    name = f"{frame:010d}.png"
+    depth_m = read_depth(drive / "proj_depth" / "groundtruth" / "image_02" / name)
+    return depth_errors(points_v, camera.T_c_v, depth_m, camera.K)
+
+
+def depth_errors(
+    points_v: np.ndarray, T_c_v: np.ndarray, depth_m: np.ndarray, K: np.ndarray
+) -> np.ndarray:
+    """Return by how much (M,) [m] those of points (N, 3) that are in view miss a depth (H, W).
 
     Inverse depth is linear in the image on any plane, so between pixels it is interpolated.
     """
-    camera = calibration[2]
-    scan = drive / "velodyne_points" / "data" / f"{frame:010d}.bin"
-    points = np.fromfile(scan, np.float32).reshape(-1, 4)[:, :3].astype(np.float64)
-    points = points @ camera.T_c_v[:3, :3].T + camera.T_c_v[:3, 3]
+    points = points_v @ T_c_v[:3, :3].T + T_c_v[:3, 3]
     points = points[points[:, 2] > 0.1]
-    u, v, _ = (points @ camera.K.T / points[:, 2:]).T
-    name = f"{frame:010d}.png"
-    inverse = _inverse(read_depth(drive / "proj_depth" / "groundtruth" / "image_02" / name))
-    height, width = inverse.shape
+    u, v, _ = (points @ K.T / points[:, 2:]).T
+    height, width = depth_m.shape
     inside = (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1)
     u, v, depth = u[inside], v[inside], points[inside, 2]
     left, top = np.minimum(u.astype(int), width - 2), np.minimum(v.astype(int), height - 2)
     right, low = u - left, v - top  # parts of a pixel
+    inverse = _inverse(depth_m)
     above = inverse[top, left] * (1 - right) + inverse[top, left + 1] * right
     below = inverse[top + 1, left] * (1 - right) + inverse[top + 1, left + 1] * right
-    there = above * (1 - low) + below * low
-    return np.abs(depth - 1 / np.maximum(there, 1e-3))
+    return np.abs(depth - 1 / np.maximum(above * (1 - low) + below * low, 1e-3))
 
 
 def lidar(drives: Sequence[Path], calibration: Calibration, step: int) -> str:
@@ -335,41 +345,34 @@ def _memory_gb(session: int) -> float:
     return total_kb * 1024 / 1e9
 
 
-def speed(folder: Path, workers: int) -> list[str]:
-    """Return lines with the time and the memory that making drives takes."""
-    lines, full = [], "1242x375"
-    for drives, frames, size in ((4, 120, "416x128"), (2, 40, full), (2, 120, full)):
-        numbers = ("--drives", drives, "--frames", frames, "--size", size, "--workers", workers)
-        cost = make(folder / f"{size}_{frames}", *map(str, numbers))
-        lines.append(
-            f"{drives} drives x {frames:3} frames, {size:8}: {cost.seconds:4.0f} s, "
-            f"{drives * frames / cost.seconds:.2f} stereo frames/s, {cost.memory_gb:.2f} GB"
-        )
-    return lines
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, make drives, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2, help="processes that make drives")
-    parser.add_argument("--drives", type=int, default=4, help="how many are measured")
-    parser.add_argument("--frames", type=int, default=120, help="of each of them")
-    parser.add_argument("--step", type=int, default=10, help="every how many frames")
-    parser.add_argument("--quick", action="store_true", help="do not time the making")
+    parser.add_argument("--frames", type=int, default=120, help="of each drive")
+    parser.add_argument("--step", type=int, default=5, help="measure every how many frames")
     args = parser.parse_args(argv)
+    sizes = ((2, args.frames, "1242x375"), (2, args.frames // 3, "1242x375"))
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        options = ("--drives", args.drives, "--frames", args.frames, "--workers", args.workers)
-        make(folder / "data", "--imu_noise", "0", *map(str, options))
-        drives = find_drives(folder / "data", folder / "data").both
-        calibration = read_calibration(folder / "data" / drives[0].date)
-        folders = [drive.sync(folder / "data") for drive in drives]
-        for line in photometry(folders, calibration, args.step):
-            print(line)
-        print(lidar(folders, calibration, args.step))
-        print(*inertia(folder / "data", drives), sep="\n")
-        if not args.quick:
-            print(*speed(folder, args.workers), sep="\n")
+        for drives, frames, size in (*sizes, (4, args.frames, "416x128")):
+            out = Path(name) / f"{size}_{frames}"
+            numbers = ("--drives", drives, "--frames", frames, "--size", size)
+            cost = make(out, *map(str, numbers), "--imu_noise", "0", "--workers", str(args.workers))
+            print(
+                f"{drives} drives x {frames:3} frames, {size:8}: {cost.seconds:4.0f} s, "
+                f"{drives * frames / cost.seconds:.2f} stereo frames/s, {cost.memory_gb:.2f} GB"
+            )
+        report(Path(name) / f"1242x375_{args.frames}", args.step)
+
+
+def report(root: Path, step: int) -> None:
+    """Print how true drives without IMU noise are, looking at every step-th frame."""
+    drives = find_drives(root, root).both
+    calibration = read_calibration(root / drives[0].date)
+    folders = [drive.sync(root) for drive in drives]
+    print(*photometry(folders, calibration, step), sep="\n")
+    print(lidar(folders, calibration, step))
+    print(*inertia(root, drives), sep="\n")
 
 
 if __name__ == "__main__":

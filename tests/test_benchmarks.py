@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmarks import accuracy, fusion, inertial, recording, so3_exp, timing
+from benchmarks import accuracy, fusion, inertial, recording, so3_exp, synthetic, timing
+from datasets.drives import find_drives
+from datasets.synthetic.writer import SyntheticOptions, write_synthetic_kitti
 from ekf.noise import preset
 from liegroups.matrices import apply
 
@@ -190,3 +192,33 @@ def test_recording_prints_all_comparisons(capsys, monkeypatch, kitti_recording):
     assert printed.count("median error") == 3
     assert printed.count("0.12, 0.12") == len(recording.DENSITIES)
     assert printed.count("our means") == printed.count("as measured") == 2
+
+
+def test_synthetic_drives_are_as_true_as_the_readme_says(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(synthetic, "LEAST_MOTION_M", 0.001)  # the car just sets off
+    write_synthetic_kitti(
+        SyntheticOptions(tmp_path, drives=1, frames=18, size=(124, 38), imu_noise=0)
+    )
+    synthetic.report(tmp_path, step=8)
+    lines = capsys.readouterr().out.splitlines()
+    first_words = ["stereo", "previous", "next", "LiDAR", "IMU", "IMU"]
+    assert sorted(line.split()[0] for line in lines) == sorted(first_words)
+    for align in ("packet", "camera"):
+        (drive,) = find_drives(tmp_path, tmp_path).both
+        mm, deg = synthetic.inertial_errors(tmp_path, drive, align)
+        assert len(mm) == 17 and mm.max() < 1 and deg.max() < 0.005
+
+
+def test_a_wrong_motion_is_wrong_by_a_twentieth():
+    T = np.eye(4)
+    T[:3, 3] = 0.1, -0.2, 1.0
+    for T_wrong in synthetic.perturbations(T).values():
+        off = np.linalg.norm(T_wrong[:3, 3] - T[:3, 3]) / np.linalg.norm(T[:3, 3])
+        assert off == pytest.approx(0.05)
+
+
+def test_what_making_drives_takes_is_measured(tmp_path):
+    cost = synthetic.make(tmp_path / "x", "--drives", "1", "--frames", "3", "--size", "48x16")
+    assert 0.5 < cost.seconds < 300 and 0.1 < cost.memory_gb < 8
+    with pytest.raises(RuntimeError, match="frames: expected a number from 3"):
+        synthetic.make(tmp_path / "y", "--frames", "1")

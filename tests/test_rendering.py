@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation
 
+from benchmarks.synthetic import depth_errors, perturbations, photometric_error, visible
 from datasets.calibration import Calibration
 from datasets.synthetic.atlas import Atlas, Chart
 from datasets.synthetic.rendering import LIDAR_RANGE_M, Renderer, View
@@ -32,7 +32,6 @@ R_LEVEL_CAMERA = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], float)
 SIZE = REAL_SIZE
 K = intrinsics(SIZE)
 FEW = -np.pi + np.arange(300) * 2 * np.pi / 300
-STEP = 2  # of the pixels that are compared, to save time
 
 
 def pose(position_w, rotation: np.ndarray | None = None) -> np.ndarray:
@@ -92,9 +91,9 @@ def room() -> Renderer:
     return still(room_facets(atlas), atlas)
 
 
-def pixel_rays(K: np.ndarray, size: tuple[int, int], step: int = 1) -> np.ndarray:
-    """Return K^-1 (column, row, 1) for every pixel (H, W, 3), or every step-th row and column."""
-    columns, rows = np.meshgrid(np.arange(0, size[0], step), np.arange(0, size[1], step))
+def pixel_rays(K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return K^-1 (column, row, 1) for every pixel (H, W, 3)."""
+    columns, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     return np.stack([columns, rows, np.ones_like(rows)], -1) @ np.linalg.inv(K).T
 
 
@@ -105,64 +104,14 @@ def room_depth(ray_w: np.ndarray, position_w: np.ndarray) -> np.ndarray:
     ).max(-1)
 
 
-class Warped(NamedTuple):
-    """A source view brought to the pixels of a target; z and place are those in the source."""
-
-    image: np.ndarray
-    z_m: np.ndarray
-    column: np.ndarray
-    row: np.ndarray
-
-
-def warp(source: View, depth_m: np.ndarray, T_source_target: np.ndarray, K: np.ndarray) -> Warped:
-    """Bring a source to every STEP-th row and column of a target."""
-    height, width = depth_m.shape
-    rays = pixel_rays(K, (width, height), STEP)
-    moved = depth_m[::STEP, ::STEP, None] * (rays @ T_source_target[:3, :3].T)
-    moved += T_source_target[:3, 3]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        place = (moved / moved[..., 2:]) @ K.T
-    column, row = place[..., 0].astype(np.float32), place[..., 1].astype(np.float32)
-    return Warped(
-        cv2.remap(source.image, column, row, cv2.INTER_LINEAR), moved[..., 2], column, row
-    )
-
-
-def visible(source: View, target: View, warped: Warped) -> np.ndarray:
-    """Return which of the warped pixels are static and seen by both views.
-
-    No silhouette may lie within the blur of the lens in either of them.
-    """
-    height, width = target.depth_m.shape
-
-    def fetch(values: np.ndarray) -> np.ndarray:
-        values = values.astype(np.float32)
-        return cv2.remap(values, warped.column, warped.row, cv2.INTER_NEAREST)
-
-    def whole(view: View) -> np.ndarray:
-        inverse = np.where(view.depth_m > 0, 1 / np.maximum(view.depth_m, 1e-3), 0)
-        around = np.ones((5, 5))
-        return cv2.dilate(inverse, around) < 1.1 * cv2.erode(inverse, around)
-
-    ok = ((target.depth_m > 0) & ~target.moving & whole(target))[::STEP, ::STEP]
-    ok &= (warped.column > 1) & (warped.column < width - 2)
-    ok &= (warped.row > 1) & (warped.row < height - 2)
-    ok &= (fetch(whole(source)) == 1) & (fetch(source.moving) == 0)
-    depth = np.where(source.depth_m > 0, source.depth_m, 1e3)
-    near, far = cv2.erode(depth, np.ones((3, 3))), cv2.dilate(depth, np.ones((3, 3)))
-    return ok & (0.97 * fetch(near) < warped.z_m) & (warped.z_m < 1.03 * fetch(far))
-
-
 def photometric_errors(
     source: View, target: View, motions: list[np.ndarray], K: np.ndarray
 ) -> tuple[list[float], float]:
     """Return the mean absolute error for each T_source_target, the first of which is the truth,
     and the part of the pixels that are compared."""
-    ok = visible(source, target, warp(source, target.depth_m, motions[0], K))
-    images = [warp(source, target.depth_m, T, K).image for T in motions]
-    return [
-        float(np.abs(image - target.image[::STEP, ::STEP])[ok].mean()) for image in images
-    ], float(ok.mean())
+    where = visible(target, source, K, motions[0])
+    errors = [photometric_error(source.image, target, K, T, where) for T in motions]
+    return errors, float(where.mean())
 
 
 # A plain room
@@ -365,31 +314,20 @@ def lidar_pose(trajectory: Trajectory, time_s: float) -> np.ndarray:
     return camera_pose(trajectory, time_s) @ calibration()[2].T_c_v
 
 
-def perturbed(T: np.ndarray) -> list[np.ndarray]:
-    """Return a motion that is 5 % too long, too short, off sideways, off upwards, and turned."""
-    length, turn = np.linalg.norm(T[:3, 3]), Rotation.from_matrix(T[:3, :3]).as_rotvec()
-    scaled = [
-        pose(part * T[:3, 3], Rotation.from_rotvec(part * turn).as_matrix())
-        for part in (1.05, 0.95)
-    ]
-    shifted = [pose(0.05 * length * axis) @ T for axis in np.eye(3)[:2]]
-    turned = Rotation.from_rotvec([0, 0.05 * length, 0]).as_matrix() @ T[:3, :3]
-    return [*scaled, *shifted, pose(T[:3, 3], turned)]
-
-
 def test_a_street_agrees_with_itself_by_depth_and_pose():
     ahead, behind, beside = [], [], []  # each (frames, motions)
     for seed, time_s in ((1, 7.0), (1, 8.5), (2, 5.5), (2, 7.0)):
         trajectory, renderer = street(seed)
         T_w_0, T_w_1 = (camera_pose(trajectory, t) for t in (time_s, time_s + 0.1031))
         T_w_r, T_1_0 = camera_pose(trajectory, time_s, 3), np.linalg.inv(T_w_1) @ T_w_0
+        T_0_1 = np.linalg.inv(T_1_0)
         assert np.linalg.norm(T_1_0[:3, 3]) > 0.6
         one, other, right = (renderer.view(K, SIZE, T, time_s) for T in (T_w_0, T_w_1, T_w_r))
         T_r_0 = np.linalg.inv(T_w_r) @ T_w_0
         assert T_r_0[0, 3] == pytest.approx(-0.5327, abs=1e-3)
         for errors, source, target, motions in (
-            (ahead, other, one, [T_1_0, *perturbed(T_1_0)]),
-            (behind, one, other, [np.linalg.inv(T_1_0), *perturbed(np.linalg.inv(T_1_0))]),
+            (ahead, other, one, [T_1_0, *perturbations(T_1_0).values()]),
+            (behind, one, other, [T_0_1, *perturbations(T_0_1).values()]),
             (beside, right, one, [T_r_0, pose(1.05 * T_r_0[:3, 3])]),
         ):
             found, compared = photometric_errors(source, target, motions, K)
@@ -411,27 +349,11 @@ def test_scans_lie_on_the_depth_that_the_camera_sees():
         scan = renderer.scan(T_w_v, time_s, BEAMS_RAD, AZIMUTHS_RAD)
         assert (scan[:, :3] ** 2).sum(1).max() < LIDAR_RANGE_M**2
         assert len(scan) > 100_000 and 0 <= scan[:, 3].min() and scan[:, 3].max() <= 1
-        T_c_v = np.linalg.inv(T_w_c) @ T_w_v
-        points = scan[:, :3].astype(float) @ T_c_v[:3, :3].T + T_c_v[:3, 3]
-        points = points[points[:, 2] > 0.1]
-        column, row = ((points / points[:, 2:]) @ K.T)[:, :2].T
-        inside = (column >= 0) & (column < SIZE[0] - 1) & (row >= 0) & (row < SIZE[1] - 1)
         depth = np.round(renderer.view(K, SIZE, T_w_c, time_s).depth_m * 256) / 256
-        seen = interpolated(depth, column[inside], row[inside])
-        errors.append(np.abs(seen - points[inside, 2]))
+        errors.append(depth_errors(scan[:, :3], np.linalg.inv(T_w_c) @ T_w_v, depth, K))
     errors = np.concatenate(errors)
     assert (errors < 0.03).mean() >= 0.95
     assert np.median(errors) < 0.002
-
-
-def interpolated(depth_m: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Return depths at places (N,) between pixels: inverse depth is linear on a plane."""
-    inverse = np.where(depth_m > 0, 1 / np.maximum(depth_m, 1e-3), 0)
-    i, j = row.astype(int), column.astype(int)
-    down, right = row - i, column - j
-    upper = (1 - right) * inverse[i, j] + right * inverse[i, j + 1]
-    lower = (1 - right) * inverse[i + 1, j] + right * inverse[i + 1, j + 1]
-    return 1 / np.maximum((1 - down) * upper + down * lower, 1e-6)
 
 
 def test_a_view_does_not_depend_on_what_was_seen_before():
