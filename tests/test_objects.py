@@ -107,7 +107,7 @@ def furniture(materials: objects.Materials, seed: int) -> dict[str, Facets]:
         "prism": objects.prism(materials.bark, sizes[0], 0.0, sizes[1], sides=3 + seed),
         "lamp": objects.lamp(materials),
         "sign": objects.sign(rng(seed), materials),
-        "bin": objects.bin_(rng(seed), materials),
+        "bin": objects.dustbin(rng(seed), materials),
         "tree": objects.tree(rng(seed), materials, 6.0, 1.6)[0],
     }
 
@@ -272,6 +272,6 @@ def test_signs_face_backwards_and_high(materials):
 
 def test_bins_stand_on_the_ground(materials):
     for seed in range(6):
-        corners = objects.bin_(rng(seed), materials).corners_w.reshape(-1, 3)
+        corners = objects.dustbin(rng(seed), materials).corners_w.reshape(-1, 3)
         assert_allclose(corners[:, 2].min(), 0)
         assert (np.ptp(corners, axis=0) <= (1.05, 0.7, 1.3)).all()

@@ -280,7 +280,7 @@ def sign(rng: np.random.Generator, materials: Materials) -> Facets:
     )
 
 
-def bin_(rng: np.random.Generator, materials: Materials) -> Facets:
+def dustbin(rng: np.random.Generator, materials: Materials) -> Facets:
     """Return a wheeled bin or a grey box of some utility."""
     if rng.random() < 0.6:
         colour = ((0.22, 0.24, 0.26), (0.18, 0.36, 0.62), (0.85, 0.72, 0.2))[rng.integers(3)]

@@ -20,7 +20,6 @@ PIECE_M = 24.0
 _LOT_M = (9.5, 14.0)
 _FRONT_M = 9.3  # left of the centreline, where gardens end and houses begin
 _CLEAR_M = ground.EDGE_LEFT_M + 0.1  # of the centreline, anywhere
-_TREE_CLEAR_M = ground.KERB_LEFT_M + 0.3
 _LARGEST_FRONT_M = 14.0
 _PARKED_EVERY_M = 6.0
 _PARKED_LEFT_M = 4.65
@@ -121,7 +120,7 @@ class Planner:
         for _ in range(rng.integers(1, 4)):
             at, left_m = start_m + rng.uniform(0, length_m), rng.uniform(12.0, 20.0)
             crown_m = rng.uniform(1.8, 2.8)
-            yield from self._tree(rng, at, side * left_m, crown_m + rng.uniform(4, 6.5), crown_m)
+            yield self._tree(rng, at, side * left_m, crown_m + rng.uniform(4, 6.5), crown_m)
 
     def _parked(self, rng: np.random.Generator, start_m: float, side: int) -> Iterator[Item]:
         for bay in range(round(PIECE_M / _PARKED_EVERY_M)):
@@ -143,9 +142,7 @@ class Planner:
             if rng.random() < 0.45:
                 crown_m = rng.uniform(1.3, 1.9)
                 s = start_m + at + rng.uniform(-1, 1)
-                yield from self._tree(
-                    rng, s, side * 6.5, crown_m * 2 + rng.uniform(1.8, 2.8), crown_m
-                )
+                yield self._tree(rng, s, side * 6.5, crown_m * 2 + rng.uniform(1.8, 2.8), crown_m)
         if (round(start_m / PIECE_M) + (side > 0)) % 2:
             yield self._item(rng, "lamp", start_m + 6, side * 6.05, side, (0.1, 0.1, 6.1))
         if rng.random() < 0.45:
@@ -154,17 +151,15 @@ class Planner:
 
     def _tree(
         self, rng: np.random.Generator, s: float, left_m: float, height_m: float, crown_m: float
-    ) -> Iterator[Item]:
+    ) -> Item:
         T_w_o = self._upright(s, left_m, 1)
         at = T_w_o[:2, 3]
-        if self._gap(at[None])[0] < _TREE_CLEAR_M:
-            return
         angle = np.linspace(0, 2 * np.pi, 14, endpoint=False)
         wobble = rng.uniform(0.85, 1.1, (14, 1))
         disc = crown_m * wobble * np.stack([np.cos(angle), np.sin(angle)], 1)
         crown = at + self._shadow_per_m * (height_m - crown_m) + disc
         trunk = self._shadow(at + rectangle(0.25, 0.25), height_m - crown_m)
-        yield Item(
+        return Item(
             "tree", T_w_o, int(rng.integers(1 << 31)), (crown_m, 0, height_m), (crown, trunk)
         )
 

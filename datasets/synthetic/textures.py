@@ -16,7 +16,7 @@ Colour = Sequence[float] | np.ndarray
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], waves: Sequence[int]) -> np.ndarray:
-    """Return smooth noise (H, W) of mean 0 and deviation about 1 that tiles.
+    """Return smooth noise (H, W) of mean 0 and deviation 1.1 to 1.2 that tiles.
 
     Args:
         rng: where chance comes from

@@ -139,7 +139,7 @@ class World:
             case "sign":
                 made = objects.sign(rng, of)
             case "bin":
-                made = objects.bin_(rng, of)
+                made = objects.dustbin(rng, of)
         facets.append(made.moved(item.T_w_o))
 
     def _draw_traffic(self, trajectory: Trajectory, count: int) -> list[MovingCar]:
