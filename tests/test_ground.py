@@ -182,7 +182,7 @@ def test_shadows_darken_what_lies_in_them_and_nothing_else():
     polygon = np.array([low, (high[0], low[1]), high, (low[0], high[1])])
     shape = ROWS, COLUMNS
     start_m = 48.0
-    bright = ground.shading(np.random.default_rng(0), shape, start_m, [polygon + (start_m, 0)])
+    bright = ground.brightness(shape, start_m, [polygon + (start_m, 0)])
     s = (np.arange(COLUMNS) + 0.5) / SCALE
     left_m = ground.HALF_WIDTH_M - (np.arange(ROWS) + 0.5) / SCALE
     points = np.stack(np.meshgrid(s, left_m), -1)
@@ -205,12 +205,9 @@ def test_shadows_are_on_the_painting():
 
 def test_overlapping_shadows_are_no_darker_than_one():
     polygon = np.array([(5.0, -4.0), (9.0, -4.0), (9.0, 4.0), (5.0, 4.0)])
-    one, two = (
-        ground.shading(np.random.default_rng(0), (ROWS, COLUMNS), 0.0, [polygon] * count)
-        for count in (1, 2)
-    )
+    one, two = (ground.brightness((ROWS, COLUMNS), 0.0, [polygon] * count) for count in (1, 2))
     assert_allclose(one.min(), two.min(), atol=1e-6)
-    none = ground.shading(np.random.default_rng(0), (ROWS, COLUMNS), 0.0, [])
+    none = ground.brightness((ROWS, COLUMNS), 0.0, [])
     assert (none == 1).all()
 
 

@@ -17,16 +17,14 @@ from datasets.calibration import Calibration
 from datasets.synthetic.atlas import Atlas, Chart
 from datasets.synthetic.rendering import LIDAR_RANGE_M, Renderer, View
 from datasets.synthetic.rig import REAL_SIZE, intrinsics, write_calibration
-from datasets.synthetic.scene import Balls, Facets, Light, Scene, Sky, facets, join
+from datasets.synthetic.scene import NO_BALLS, Facets, Light, Scene, Sky, facets, join
 from datasets.synthetic.sensors import AZIMUTHS_RAD, BEAMS_RAD
 from datasets.synthetic.trajectory import Trajectory, make_trajectory
 from datasets.synthetic.world import World
 
 HALF_M = np.array([12.0, 9.0, 4.0])  # half the sides of the room
 SMALL_K = np.array([[90.0, 0, 57.3], [0, 92.0, 39.6], [0, 0, 1]])
-NO_BALLS = Balls(
-    np.zeros((0, 3)), np.zeros(0), np.zeros((0, 3)), np.zeros((0, 5)), np.zeros((0, 3))
-)
+
 
 R_LEVEL_CAMERA = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], float)
 SIZE = REAL_SIZE
@@ -52,7 +50,7 @@ class StillWorld:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
 
-    def scene(self, position_w: np.ndarray, time_s: float) -> Scene:
+    def scene(self, time_s: float) -> Scene:
         return self._scene
 
 
@@ -223,17 +221,17 @@ def test_what_is_brighter_than_white_is_white():
     assert_array_equal(renderer.scan(pose([0, 0, 0]), 0.0, BEAMS_RAD, FEW)[:, 3], 1)
 
 
-def test_the_world_is_asked_for_the_place_and_the_time_of_the_sensor():
+def test_the_world_is_asked_for_the_time_of_the_sensor():
     class Asked(StillWorld):
-        def scene(self, position_w: np.ndarray, time_s: float) -> Scene:
-            asked.append((*position_w.tolist(), time_s))
-            return super().scene(position_w, time_s)
+        def scene(self, time_s: float) -> Scene:
+            asked.append(time_s)
+            return super().scene(time_s)
 
-    asked: list[tuple[float, ...]] = []
-    renderer = Renderer(Asked(room()._world.scene(np.zeros(3), 0.0)))
+    asked: list[float] = []
+    renderer = Renderer(Asked(room()._world.scene(0.0)))
     renderer.view(SMALL_K, (114, 80), pose([1, 2, 3], heading(0.3)), 4.5)
     renderer.scan(pose([3, 2, 1]), 5.5, BEAMS_RAD, FEW)
-    assert asked == [(1, 2, 3, 4.5), (3, 2, 1, 5.5)]
+    assert asked == [4.5, 5.5]
 
 
 def test_the_sky_does_not_move():

@@ -11,6 +11,8 @@ from datasets.synthetic import shading
 from datasets.synthetic.atlas import LEVELS, Atlas
 from datasets.synthetic.raster import Hits, Rays, camera_rays, cast, scan_rays
 from datasets.synthetic.scene import (
+    NO_BALLS,
+    NO_FACETS,
     Balls,
     Facets,
     Light,
@@ -28,13 +30,6 @@ K = np.array([[120.0, 0, 60], [0, 120, 40], [0, 0, 1]])
 HAZE = np.float32([0.8, 0.85, 0.9])
 LIGHT = Light(np.array([0.48, -0.6, 0.64]))
 WALL = np.array([[[-8, -6, 0], [8, -6, 0], [8, 6, 0], [-8, 6, 0]]], float)  # seen from above
-NO_FACETS = Facets(
-    np.zeros((0, 4, 3)), np.zeros((0, 2, 4)), np.zeros((0, 5)), np.zeros((0, 3)),
-    np.zeros((0, 11)), np.zeros(0, bool),
-)  # fmt: skip
-NO_BALLS = Balls(
-    np.zeros((0, 3)), np.zeros(0), np.zeros((0, 3)), np.zeros((0, 5)), np.zeros((0, 3))
-)
 
 
 class Stage:

@@ -15,8 +15,7 @@ import numpy as np
 
 LEVELS = 7  # reductions by 1, 2, ..., 64
 GRANULE = 1 << (LEVELS - 1)  # what width and height of a texture are multiples of [texels]
-# Rows of the atlas are 3 bytes a texel; OpenCV looks up at most this far along an axis.
-_LARGEST_SIDE = 32_766
+_LARGEST_SIDE = 32_766  # OpenCV looks up no further along an axis
 
 
 @dataclass(frozen=True)
@@ -63,18 +62,23 @@ def ripmap(texture: np.ndarray) -> np.ndarray:
 
 
 class Atlas:
-    """Pages of textures of one size, one above the other, that can be filled anew one by one."""
+    """Pages of textures of one size, in columns, that can be filled anew one by one."""
 
     def __init__(self, pages: int, page_height: int, page_width: int) -> None:
-        if max(pages * page_height, page_width) > _LARGEST_SIDE:
-            raise ValueError(f"an atlas of {pages} x {page_height} rows cannot be looked up")
-        self.texels = np.zeros((pages * page_height, page_width, 3), np.uint8)
-        self._page_height = page_height
+        self._rows = min(pages, _LARGEST_SIDE // page_height)  # of pages
+        columns = -(-pages // max(self._rows, 1))
+        if columns * page_width > _LARGEST_SIDE:
+            raise ValueError(f"{pages} pages of {page_width} x {page_height} cannot be looked up")
+        self._height, self._width = page_height, page_width
+        shape = self._rows * page_height, columns * page_width, 3
+        self.texels = np.zeros(shape, np.uint8)
 
     def page(self, index: int) -> Page:
-        """Return an empty page to fill; what was on it is gone."""
-        rows = self.texels[index * self._page_height : (index + 1) * self._page_height]
-        return Page(rows, index * self._page_height)
+        """Return a page to fill from its beginning; what was on it is given up."""
+        column, row = divmod(index, self._rows)
+        top, left = row * self._height, column * self._width
+        texels = self.texels[top : top + self._height, left : left + self._width]
+        return Page(texels, left, top)
 
     def look_up(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return bilinear samples (N, M, 3) uint8 at (N, M) float32; texel centres are whole."""
@@ -86,9 +90,9 @@ class Atlas:
 class Page:
     """A part of an atlas that is filled from left to right in shelves."""
 
-    def __init__(self, texels: np.ndarray, row: int) -> None:
+    def __init__(self, texels: np.ndarray, column: int, row: int) -> None:
         self._texels = texels
-        self._row = row
+        self._column, self._row = column, row
         self._top = self._left = self._shelf = 0
 
     def add(self, texture: np.ndarray, *, tiles: bool = False) -> Chart:
@@ -100,7 +104,7 @@ class Page:
             raise ValueError(f"a texture of {width} x {height} does not fit on the page any more")
         place = np.s_[self._top : self._top + 2 * height, self._left : self._left + 2 * width]
         self._texels[place] = ripmap(texture)
-        chart = Chart(self._left, self._row + self._top, width, height, tiles)
+        chart = Chart(self._column + self._left, self._row + self._top, width, height, tiles)
         self._left += 2 * width
         self._shelf = max(self._shelf, 2 * height)
         return chart

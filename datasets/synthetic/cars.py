@@ -11,7 +11,15 @@ import cv2
 import numpy as np
 
 from datasets.synthetic.atlas import Chart, Page
-from datasets.synthetic.scene import Facets, box_corners, facets, join, quads, rectangle
+from datasets.synthetic.scene import (
+    Facets,
+    box_corners,
+    facets,
+    join,
+    octagon,
+    quads,
+    rectangle,
+)
 
 TEXELS_PER_M = 48
 LENGTH_M, WIDTH_M = 4.3, 1.76
@@ -19,10 +27,12 @@ COLOURS = (
     (0.75, 0.76, 0.78), (0.16, 0.17, 0.19), (0.55, 0.11, 0.10), (0.15, 0.24, 0.44),
     (0.87, 0.87, 0.85), (0.36, 0.39, 0.40), (0.24, 0.36, 0.30), (0.62, 0.55, 0.42),
 )  # fmt: skip
-_BELT_M, _SILL_M, _ROOF_INSET_M = 0.95, 0.26, 0.24
+BELT_M, _SILL_M, _ROOF_INSET_M = 0.95, 0.26, 0.24
 _SIDE_SHAPE, _OVER_SHAPE = (128, 256), (384, 128)
 _SIDE_ORIGIN = (128, 96)  # column and row of x = 0, z = 0 on the picture of a side
 _GLASS = (0.10, 0.13, 0.15)
+_WHEELS_M, _WHEEL_RADIUS_M = (-1.32, 1.30), 0.31
+_FINE = 4  # times finer than its texels a side is painted, for smooth edges
 
 
 @dataclass(frozen=True)
@@ -56,9 +66,14 @@ class Paint:
     wheel: Chart
 
 
+def shape_of(kind: int) -> Shape:
+    """Return the outline of one of the cars of `make_cars`."""
+    return SHAPES[kind % len(SHAPES)]
+
+
 def make_cars(page: Page) -> list[Facets]:
     """Paint cars of all colours onto a page of the atlas; return them in their own frames."""
-    kinds = [(SHAPES[i % len(SHAPES)], colour) for i, colour in enumerate(COLOURS)]
+    kinds = [(shape_of(kind), colour) for kind, colour in enumerate(COLOURS)]
     overs = [page.add(_over(colour, shape)) for shape, colour in kinds]
     sides = [page.add(_side(colour, shape)) for shape, colour in kinds]
     dark, wheel = page.add(np.full((64, 64, 3), 0.06), tiles=True), page.add(_wheel())
@@ -75,7 +90,7 @@ def _body(shape: Shape, paint: Paint) -> Facets:
     parts += [_side_facets(outline, paint.side, side) for side in (-1, 1)]
     under = rectangle(3.9, 1.5)
     parts.append(quads(box_corners(under, 0.10, 0.35)[:4], paint.dark, TEXELS_PER_M))
-    for x in (-1.32, 1.30):
+    for x in _WHEELS_M:
         parts += [_wheel_facets(x, side, paint.wheel) for side in (-1, 1)]
         tyres = rectangle(0.5, 1.62, (x, 0.0))
         parts.append(quads(box_corners(tyres, 0.02, 0.3)[:4], paint.dark, TEXELS_PER_M))
@@ -83,7 +98,7 @@ def _body(shape: Shape, paint: Paint) -> Facets:
 
 
 def _half_width(z: np.ndarray, roof_m: float) -> np.ndarray:
-    return WIDTH_M / 2 - _ROOF_INSET_M * np.clip((z - _BELT_M) / (roof_m - _BELT_M), 0, 1)
+    return WIDTH_M / 2 - _ROOF_INSET_M * np.clip((z - BELT_M) / (roof_m - BELT_M), 0, 1)
 
 
 def _over_facets(outline: np.ndarray, chart: Chart) -> Facets:
@@ -111,7 +126,7 @@ def _side_facets(outline: np.ndarray, chart: Chart, side: int) -> Facets:
     roof_m = outline[:, 1].max()
     polygons = [outline[3:7][::-1]]  # the cabin
     low = np.vstack([outline[1:4], outline[6:9]])
-    low[:, 1] = np.minimum(low[:, 1], _BELT_M)
+    low[:, 1] = np.minimum(low[:, 1], BELT_M)
     for (x0, z0), (x1, z1) in zip(low[:-1], low[1:], strict=True):
         polygons.append(np.array([(x0, _SILL_M), (x1, _SILL_M), (x1, z1), (x0, z0)]))
     corners = []
@@ -132,14 +147,12 @@ def _oriented(face: np.ndarray, side: int) -> np.ndarray:
 
 
 def _wheel_facets(x: float, side: int, chart: Chart) -> Facets:
-    radius, count = 0.31, 8
-    angle = 2 * np.pi * (np.arange(count) + 0.5) / count
-    rim = np.stack([x + radius * np.cos(angle), 0 * angle + side * (WIDTH_M / 2 + 0.005),
-                    radius + radius * np.sin(angle)], 1)  # fmt: skip
-    corners = np.array([_oriented(rim[[0, k, k + 1, k + 2]], side) for k in (1, 3, 5)])
-    centre = np.array([x, radius])
-    texels = 32 + (corners[:, :3][..., [0, 2]] - centre) / radius * (30, -30)
-    return facets(corners, texels, chart)
+    faces = octagon(_WHEEL_RADIUS_M)  # (3, 4, 2)
+    across = np.full(faces.shape[:2], side * (WIDTH_M / 2 + 0.005))
+    corners = np.stack([x + faces[..., 0], across, _WHEEL_RADIUS_M + faces[..., 1]], -1)
+    corners = np.array([_oriented(face, side) for face in corners])
+    from_centre = corners[:, :3][..., [0, 2]] - (x, _WHEEL_RADIUS_M)
+    return facets(corners, 32 + from_centre / _WHEEL_RADIUS_M * (30, -30), chart)
 
 
 def _wheel() -> np.ndarray:
@@ -153,32 +166,39 @@ def _wheel() -> np.ndarray:
 
 def _side(colour: tuple[float, float, float], shape: Shape) -> np.ndarray:
     """Paint windows, doors, lights and wheel arches."""
-    image = np.tile(np.array(colour), (*_SIDE_SHAPE, 1))
+    fine = tuple(side * _FINE for side in _SIDE_SHAPE)
+    image = np.tile(np.array(colour, np.float32), (*fine, 1))
     outline = np.array(shape.outline)
-    rows = (_SIDE_ORIGIN[1] - np.arange(_SIDE_SHAPE[0])) / TEXELS_PER_M  # z [m]
-    image *= (0.80 + 0.22 * np.clip((rows - 0.2) / 0.7, 0, 1))[:, None, None]
-    image[np.abs(rows - 0.72) < 0.02] *= 1.15
-    image[rows < 0.36] *= 0.35
+    rows = _SIDE_ORIGIN[1] - (np.arange(fine[0]) + 0.5) / _FINE
+    z_m = rows / TEXELS_PER_M
+    image *= (0.80 + 0.22 * np.clip((z_m - 0.2) / 0.7, 0, 1))[:, None, None].astype(np.float32)
+    image[np.abs(z_m - 0.72) < 0.02] *= 1.15
+    image[z_m < 0.36] *= 0.35
     cabin = outline[3:7]
     centre = cabin.mean(0)
-    window = _texels(centre + (cabin - centre) * (0.90, 0.80))
-    cv2.fillPoly(image, [window], _GLASS)
-    sheen = np.zeros(_SIDE_SHAPE, np.float32)
-    cv2.fillPoly(sheen, [_texels(centre + (cabin - centre) * (0.90, 0.30) + (0, 0.12))], 1.0)
-    image += 0.16 * sheen[..., None]
+    window, upper = np.zeros(fine, np.uint8), np.zeros(fine, np.uint8)
+    cv2.fillPoly(window, [_fine_texels(centre + (cabin - centre) * (0.90, 0.80))], 1)
+    cv2.fillPoly(upper, [_fine_texels(centre + (cabin - centre) * (0.90, 0.30) + (0, 0.12))], 1)
+    image[window > 0] = _GLASS
+    image[(window > 0) & (upper > 0)] += 0.16  # the sky in the glass
     for x in (-0.62, 0.42):  # pillar and edges of the doors
-        column = _SIDE_ORIGIN[0] + round(x * TEXELS_PER_M)
-        image[rows < outline[:, 1].max(), column - 1 : column + 2] = np.array(colour) * 0.55
-    for x in (-1.32, 1.30):
-        cv2.circle(image, tuple(map(int, _texels(np.array([[x, 0.31]]))[0])), 18, (0.03,) * 3, -1)
+        column = _fine_texels(np.array([[x, 0]]))[0, 0]
+        image[z_m < outline[:, 1].max(), column - 6 : column + 6] = np.array(colour) * 0.55
+    for x in _WHEELS_M:
+        at = _fine_texels(np.array([[x, _WHEEL_RADIUS_M]]))[0]
+        cv2.circle(image, at.tolist(), 18 * _FINE, (0.03,) * 3, -1)
     for x, light in ((-2.05, (0.55, 0.06, 0.05)), (2.02, (0.85, 0.86, 0.84))):
-        at = _texels(np.array([[x, 0.68]]))[0]
-        image[at[1] - 4 : at[1] + 4, max(at[0] - 9, 0) : at[0] + 9] = light
-    return np.clip(image, 0, 1)
+        at = _fine_texels(np.array([[x, 0.68]]))[0]
+        high, long = 4 * _FINE, 9 * _FINE
+        image[at[1] - high : at[1] + high, max(at[0] - long, 0) : at[0] + long] = light
+    size = _SIDE_SHAPE[::-1]
+    return np.clip(cv2.resize(image, size, interpolation=cv2.INTER_AREA), 0, 1)
 
 
-def _texels(points: np.ndarray) -> np.ndarray:
-    return np.rint(points * (TEXELS_PER_M, -TEXELS_PER_M) + _SIDE_ORIGIN).astype(np.int32)
+def _fine_texels(points: np.ndarray) -> np.ndarray:
+    """Return where x, z [m] (N, 2) are on the fine picture of a side: columns, rows (N, 2)."""
+    texels = points * (TEXELS_PER_M, -TEXELS_PER_M) + _SIDE_ORIGIN
+    return np.rint(texels * _FINE).astype(np.int32)
 
 
 def _over(colour: tuple[float, float, float], shape: Shape) -> np.ndarray:

@@ -44,10 +44,15 @@ class Facade:
     wall: np.ndarray
 
 
+def height_m(floors: int) -> float:
+    """Return how high the eaves of a house with so many floors are."""
+    return GROUND_FLOOR_M + FLOOR_M * (floors - 1) + 0.5
+
+
 def paint(rng: np.random.Generator, width_m: float, floors: int) -> Facade:
     """Paint the front of a house of some floors, the ground floor included."""
-    height_m = GROUND_FLOOR_M + FLOOR_M * (floors - 1) + 0.5
-    shape = tuple(_padded(length_m) for length_m in (height_m, width_m))
+    wall_m = height_m(floors)
+    shape = tuple(_padded(length_m) for length_m in (wall_m, width_m))
     if rng.random() < 0.25:
         wall = _BRICKS[rng.integers(len(_BRICKS))]
         image = textures.bricks(rng, shape, wall)
@@ -56,7 +61,7 @@ def paint(rng: np.random.Generator, width_m: float, floors: int) -> Facade:
         image = textures.plaster(rng, shape, wall)
     bays = max(2, round(width_m / rng.uniform(2.3, 3.1)))
     pitch = width_m * TEXELS_PER_M / bays
-    ground = round((height_m - GROUND_FLOOR_M) * TEXELS_PER_M)  # row where the ground floor begins
+    ground = round((wall_m - GROUND_FLOOR_M) * TEXELS_PER_M)  # row where the ground floor begins
     upper = _window_box(rng, pitch, FLOOR_M, sill_m=0.9, height_m=rng.uniform(1.3, 1.65))
     depth_m = rng.uniform(0.12, 0.28)
     floor = FLOOR_M * TEXELS_PER_M
@@ -66,9 +71,9 @@ def paint(rng: np.random.Generator, width_m: float, floors: int) -> Facade:
     sill_m, glass_m = (0.45, 2.1) if shop else (1.0, 1.5)
     lower = _window_box(rng, pitch, GROUND_FLOOR_M, sill_m, glass_m, wide=shop)
     _paint_ground_floor(rng, image, lower, pitch, ground, bays, shop)
-    _paint_edges(image, ground, round(height_m * TEXELS_PER_M), wall)
+    _paint_edges(image, ground, round(wall_m * TEXELS_PER_M), wall)
     return Facade(
-        np.clip(image, 0, 1), width_m, height_m,
+        np.clip(image, 0, 1), width_m, wall_m,
         Niches((0.0, above), (pitch, floor), (bays, floors - 1), upper, depth_m),
         Niches((0.0, ground), (pitch, GROUND_FLOOR_M * TEXELS_PER_M), (bays, 1), lower, depth_m),
         wall,

@@ -15,9 +15,12 @@ from datasets.synthetic import textures
 from datasets.synthetic.atlas import Chart
 from datasets.synthetic.scene import Facets, facets, join
 from datasets.synthetic.street import Street
+from datasets.synthetic.trajectory import LANE_OFFSET_M
 
 TEXELS_PER_M = 32
-LANE_M, PARKING_M, PAVEMENT_M = 3.5, 2.2, 3.2
+LANE_M, PARKING_M, PAVEMENT_M = 2 * LANE_OFFSET_M, 2.2, 3.2
+BAY_M = 6.0  # along the street, for each parked car
+DASH_M = 6.0  # from one dash of the middle line to the next
 KERB_LEFT_M = LANE_M + PARKING_M
 EDGE_LEFT_M = KERB_LEFT_M + PAVEMENT_M
 HALF_WIDTH_M = 10.0  # of what is painted
@@ -72,7 +75,7 @@ def paint(
     image[gutter] *= 0.8
     beyond = np.abs(left_m) > EDGE_LEFT_M
     image[beyond] = textures.grass(rng, shape)[beyond]
-    image *= shading(rng, shape, start_m, shadows)[..., None]
+    image *= brightness(shape, start_m, shadows)[..., None]
     return np.clip(image, 0, 1)
 
 
@@ -98,26 +101,21 @@ def _mark(
 ) -> None:
     """Paint the lines: dashes in the middle, the borders of the parking lanes."""
     worn = np.clip(0.85 + 0.12 * textures.noise(rng, image.shape[:2], (4, 16)), 0, 1)
-    dashes = (np.abs(left_m) < 0.07)[:, None] & (along_m % 6.0 < 3.0)
+    dashes = (np.abs(left_m) < 0.07)[:, None] & (along_m % DASH_M < DASH_M / 2)
     border = (np.abs(np.abs(left_m) - LANE_M) < 0.06)[:, None] & (along_m % 1.0 < 0.5)
     bays = (np.abs(left_m) > LANE_M) & (np.abs(left_m) < KERB_LEFT_M)
-    between = bays[:, None] & (along_m % 6.0 < 0.1)
+    between = bays[:, None] & (along_m % BAY_M < 0.1)
     textures.blend(image, _PAINT, worn * (dashes | border | between))
 
 
-def shading(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    start_m: float,
-    shadows: Sequence[np.ndarray],
-) -> np.ndarray:
+def brightness(shape: tuple[int, int], start_m: float, shadows: Sequence[np.ndarray]) -> np.ndarray:
     """Return how bright (H, W) the ground is, 1 in the sun; parts of a texel count."""
-    fine = 16
+    bits = 4  # of a part of a texel
     dark = np.zeros(shape, np.uint8)
     for polygon in shadows:
         texels = (polygon - (start_m, HALF_WIDTH_M)) * (TEXELS_PER_M, -TEXELS_PER_M) - 0.5
-        points = np.rint(texels * fine).astype(np.int32)
-        cv2.fillPoly(dark, [points], 255, lineType=cv2.LINE_AA, shift=4)
+        points = np.rint(texels * 2**bits).astype(np.int32)
+        cv2.fillPoly(dark, [points], 255, lineType=cv2.LINE_AA, shift=bits)
     soft = cv2.GaussianBlur(dark, (0, 0), 1.6).astype(np.float32) / 255
     return 1 - 0.52 * soft
 
@@ -139,8 +137,13 @@ def _mesh(points: np.ndarray, texels: np.ndarray, chart: Chart) -> Facets:
     m, n = points.shape[0] - 1, points.shape[1] - 1
     p = np.stack([points[i : i + m, j : j + n] for i, j in corner], 2).reshape(-1, 4, 3)
     t = np.stack([texels[i : i + m, j : j + n] for i, j in corner], 2).reshape(-1, 4, 2)
-    triangles = [facets(p[:, k + [k[-1]]], t[:, k], chart) for k in ([0, 1, 2], [0, 2, 3])]
-    return join(triangles)
+    return _triangles(p, t, chart)
+
+
+def _triangles(corners: np.ndarray, texels: np.ndarray, chart: Chart) -> Facets:
+    """Return two triangles for each of N cells with corners (N, 4, 3) and texels (N, 4, 2)."""
+    halves = ([0, 1, 2], [0, 2, 3])
+    return join([facets(corners[:, k + k[-1:]], texels[:, k], chart) for k in halves])
 
 
 def land(street: Street, start_m: float, length_m: float, chart: Chart) -> Facets | None:
@@ -168,5 +171,4 @@ def land(street: Street, start_m: float, length_m: float, chart: Chart) -> Facet
     xy = centre[mine][:, None] + signs  # (n, 4, 2)
     points = np.concatenate([xy, (street.height(xy) - _LAND_DEPTH_M)[..., None]], -1)
     texels = xy * TEXELS_PER_M * (1, -1) / 2
-    parts = [facets(points[:, k + [k[-1]]], texels[:, k], chart) for k in ([0, 1, 2], [0, 2, 3])]
-    return join(parts)
+    return _triangles(points, texels, chart)

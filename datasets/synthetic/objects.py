@@ -20,8 +20,10 @@ from datasets.synthetic.scene import (
     crown,
     facets,
     join,
+    octagon,
     quads,
     rectangle,
+    side_corners,
 )
 
 TEXELS_PER_M = 32
@@ -209,15 +211,6 @@ def tree(
     return trunk, crown(centres, clumps[:, 3], materials.leaves, colour * shade)
 
 
-def bush(rng: np.random.Generator, materials: Materials, radius_m: float) -> Balls:
-    """Return a bush."""
-    count = 4
-    centres = rng.uniform(-0.6, 0.6, (count, 3)) * radius_m
-    centres[:, 2] = rng.uniform(0.3, 0.8, count) * radius_m
-    radii = rng.uniform(0.55, 0.85, count) * radius_m
-    return crown(centres, radii, materials.leaves, np.full((count, 3), rng.uniform(0.8, 1.1)))
-
-
 def prism(
     chart: Chart,
     radius_m: float,
@@ -229,10 +222,7 @@ def prism(
     """Return an upright prism around the z axis."""
     angle = 2 * np.pi * np.arange(sides) / sides
     footprint = radius_m * np.stack([np.cos(angle), np.sin(angle)], 1)
-    low = np.column_stack([footprint, np.full(sides, bottom_m)])
-    high = np.column_stack([footprint, np.full(sides, top_m)])
-    corners = np.stack([low, np.roll(low, -1, 0), np.roll(high, -1, 0), high], 1)
-    return quads(corners, chart, TEXELS_PER_M, colour)
+    return quads(side_corners(footprint, bottom_m, top_m), chart, TEXELS_PER_M, colour)
 
 
 def wall(
@@ -265,30 +255,33 @@ def sign(rng: np.random.Generator, materials: Materials) -> Facets:
     """Return a traffic sign that faces -x."""
     kind = int(rng.integers(len(materials.signs)))
     half, centre = 0.32, rng.uniform(2.2, 2.6)
-    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
-    if kind == 1:  # stands on a corner
-        corners = corners @ np.array([[1, 1], [-1, 1]]) / np.sqrt(2)
-    face = np.stack([np.full(4, -0.05), -corners[:, 0], corners[:, 1] + centre], 1)
-    texels = np.array([[(2, 62), (62, 62), (62, 2)]])
-    back = face[::-1] + (0.01, 0, 0)
+    square = rectangle(2 * half, 2 * half)
+    plate = (
+        square[None],  # parking
+        square[None] @ np.array([[1, 1], [-1, 1]]) / np.sqrt(2),  # priority: it stands on a corner
+        octagon(half),  # a limit: nearly round
+    )[kind]
+    face = np.stack([np.full(plate.shape[:2], -0.05), -plate[..., 0], plate[..., 1] + centre], -1)
+    # The priority sign's picture is turned with it.
+    flat = square[None] if kind == 1 else plate
+    texels = 32 + flat[:, :3] * np.array([30, -30]) / half
+    back = face[:, ::-1] + (0.01, 0, 0)
     return join(
         [
-            facets(face[None], texels, materials.signs[kind], (1.05, 1.05, 1.05)),
-            quads(back[None], materials.metal, TEXELS_PER_M, (0.9, 0.9, 0.9)),
+            facets(face, texels, materials.signs[kind], (1.05, 1.05, 1.05)),
+            quads(back, materials.metal, TEXELS_PER_M, (0.9, 0.9, 0.9)),
             prism(materials.metal, 0.035, -0.2, centre + half, (0.9, 0.9, 0.9), sides=4),
         ]
     )
 
 
-def dustbin(rng: np.random.Generator, materials: Materials) -> Facets:
-    """Return a wheeled bin or a grey box of some utility."""
-    if rng.random() < 0.6:
-        colour = ((0.22, 0.24, 0.26), (0.18, 0.36, 0.62), (0.85, 0.72, 0.2))[rng.integers(3)]
-        size = (0.58, 0.62, 1.05)
-    else:
-        colour, size = (0.68, 0.70, 0.66), (1.0, 0.4, 1.15)
+def dustbin(
+    rng: np.random.Generator, materials: Materials, size: tuple[float, float, float]
+) -> Facets:
+    """Return a wheeled bin, or the cabinet of some utility, of this length, depth, height [m]."""
+    colours = ((0.48, 0.53, 0.57), (0.40, 0.79, 1.36), (1.87, 1.58, 0.44), (1.50, 1.54, 1.45))
     corners = box_corners(rectangle(*size[:2]), 0.0, size[2])
-    return quads(corners, materials.planks, TEXELS_PER_M, np.array(colour) * 2.2)
+    return quads(corners, materials.planks, TEXELS_PER_M, colours[rng.integers(len(colours))])
 
 
 def _parking_sign() -> np.ndarray:
@@ -305,7 +298,7 @@ def _priority_sign() -> np.ndarray:
 
 
 def _limit_sign() -> np.ndarray:
-    image = np.full((64, 64, 3), 0.66)
+    image = np.full((64, 64, 3), (0.80, 0.12, 0.12))
     cv2.circle(image, (32, 32), 30, (0.80, 0.12, 0.12), -1)
     cv2.circle(image, (32, 32), 22, (0.94,) * 3, -1)
     textures.write(image, "30", (17, 40), 0.8, (0.08, 0.08, 0.08), 2)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from datasets.synthetic import ground
+from datasets.synthetic import cars, facades, ground
 from datasets.synthetic.scene import rectangle
 from datasets.synthetic.street import Street
 
@@ -21,9 +21,11 @@ _LOT_M = (9.5, 14.0)
 _FRONT_M = 9.3  # left of the centreline, where gardens end and houses begin
 _CLEAR_M = ground.EDGE_LEFT_M + 0.1  # of the centreline, anywhere
 _LARGEST_FRONT_M = 14.0
-_PARKED_EVERY_M = 6.0
 _PARKED_LEFT_M = 4.65
+_BINS = (0.58, 0.62, 1.05), (1.0, 0.4, 1.15)
 _PLAN = 10  # stream of random numbers
+NEVER_BEFORE = 1000
+"""No piece has a number below minus this; seeds cannot be negative."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,8 @@ class Item:
         kind: what it is
         T_w_o: (4, 4) its frame
         seed: of all that chance decides about it
-        size: length, depth, height [m] as far as its kind needs them
+        size: length, depth, height [m]; of a house width, depth [m] and floors; of a tree the
+            crown's radius, nothing, height [m]; of a car which of them it is
         shadow: (N, 2) polygons on the ground, in the world
     """
 
@@ -60,7 +63,7 @@ class Planner:
         street = self._street
         if start_m < street.start_m + 1 or start_m + PIECE_M > street.end_m - 1:
             return []
-        rng = np.random.default_rng([self._seed, _PLAN, piece + 1000])
+        rng = np.random.default_rng([self._seed, _PLAN, piece + NEVER_BEFORE])
         items: list[Item] = []
         for side in (1, -1):
             items += self._lots(rng, start_m, side)
@@ -79,7 +82,8 @@ class Planner:
                 yield house
                 if rng.random() < 0.4:
                     at = lot_m + rng.uniform(1, length_m - 1)
-                    yield self._item(rng, "bin", at, side * 8.65, side, (0.6, 0.6, 1.1))
+                    size = _BINS[int(rng.random() < 0.4)]
+                    yield self._item(rng, "bin", at, side * 8.65, side, size)
 
     def _house(self, rng: np.random.Generator, s: float, length_m: float, side: int) -> Item | None:
         front_m = _FRONT_M + max(0.0, rng.uniform(-1.0, 0.7))
@@ -101,8 +105,9 @@ class Planner:
             footprint += T_w_o[:2, 1] * (_CLEAR_M - gap + 0.1)
         if self._gap(footprint).min() < _CLEAR_M:
             return None
-        eaves_m = 3.7 + 2.9 * (floors - 1)
-        shadow = self._shadow(footprint, eaves_m, footprint.reshape(2, 2, 2).mean(1), 4.0)
+        ridge = (footprint + footprint[[3, 2, 1, 0]])[:2] / 2
+        # Of a roof that rises as much as most do.
+        shadow = self._shadow(footprint, facades.height_m(floors), ridge, 0.4 * depth_m)
         return Item("house", T_w_o, seed, (width_m, depth_m, float(floors)), (shadow,))
 
     def _garden(
@@ -118,13 +123,15 @@ class Planner:
             item = self._item(rng, kind, s, side * (_FRONT_M + 0.1), side, size)
             yield Item(kind, item.T_w_o, seed, size, item.shadow)
         for _ in range(rng.integers(1, 4)):
-            at, left_m = start_m + rng.uniform(0, length_m), rng.uniform(12.0, 20.0)
             crown_m = rng.uniform(1.8, 2.8)
+            # Within the garden, not within the neighbours' walls.
+            at = start_m + rng.uniform(crown_m, length_m - crown_m)
+            left_m = rng.uniform(12.0, 20.0)
             yield self._tree(rng, at, side * left_m, crown_m + rng.uniform(4, 6.5), crown_m)
 
     def _parked(self, rng: np.random.Generator, start_m: float, side: int) -> Iterator[Item]:
-        for bay in range(round(PIECE_M / _PARKED_EVERY_M)):
-            s = start_m + (bay + 0.5) * _PARKED_EVERY_M
+        for bay in range(round(PIECE_M / ground.BAY_M)):
+            s = start_m + (bay + 0.5) * ground.BAY_M
             stretch = 1 - side * _PARKED_LEFT_M * float(self._street.curvature(s))
             if rng.random() < 0.52 and stretch > 0.85:  # inside a tight curve bays are too short
                 s, left_m = (
@@ -132,10 +139,9 @@ class Planner:
                     side * (_PARKED_LEFT_M + rng.normal(0, 0.06)),
                 )
                 T_w_o = on_street(self._street, s, left_m, -side if rng.random() < 0.9 else side)
-                footprint = rectangle(4.2, 1.7) @ T_w_o[:2, :2].T + T_w_o[:2, 3]
-                cabin = rectangle(2.2, 1.3, (-0.5, 0.0)) @ T_w_o[:2, :2].T + T_w_o[:2, 3]
-                shadow = self._shadow(footprint, 0.85, cabin, 0.55)
-                yield Item("car", T_w_o, int(rng.integers(1 << 31)), (0, 0, 0), (shadow,))
+                kind = int(rng.integers(len(cars.COLOURS)))
+                shadow = self._shadow(*_car_outline(cars.shape_of(kind), T_w_o))
+                yield Item("car", T_w_o, int(rng.integers(1 << 31)), (kind, 0, 0), (shadow,))
 
     def _furniture(self, rng: np.random.Generator, start_m: float, side: int) -> Iterator[Item]:
         for at in (0.0, 12.0):
@@ -222,6 +228,19 @@ def on_street(street: Street, s: float, left_m: float, direction: int) -> np.nda
     T_w_o[:3, :3] = np.stack([ahead, np.cross(up, ahead), up], 1)
     T_w_o[:3, 3] = *xy, street.height(xy) + ground.height_above_relief(left_m)
     return T_w_o
+
+
+def _car_outline(
+    shape: cars.Shape, T_w_o: np.ndarray
+) -> tuple[np.ndarray, float, np.ndarray, float]:
+    """Return what `Planner._shadow` wants: the body below the windows, and the roof above it."""
+    front, back, roof_m = shape.outline[6][0], shape.outline[3][0], shape.outline[4][1]
+    roof = rectangle(front - back - 0.8, 1.3, ((front + back) / 2, 0.0))
+    body, roof = (
+        part @ T_w_o[:2, :2].T + T_w_o[:2, 3]
+        for part in (rectangle(cars.LENGTH_M, cars.WIDTH_M), roof)
+    )
+    return body, cars.BELT_M, roof, roof_m - cars.BELT_M
 
 
 def street_coordinates(street: Street, points_w: np.ndarray, s: np.ndarray) -> np.ndarray:

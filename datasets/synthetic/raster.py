@@ -150,11 +150,10 @@ def _facet_spans(rays: Rays, corners: np.ndarray) -> _Spans:
     base = rays.base[sensor_row % len(rays.base)]  # (N, 3)
     begin, end = _columns(rays, corners[facet], owner, base)
     plane = normal[facet] / offset[facet, None]  # inverse depth along a ray: plane . ray
-    spans = _Spans(
+    return _Spans(
         facet, row, first, begin, end, *_around(begin, end, row, len(rays.t)),
         (plane[owner] * base).sum(1).astype(np.float32), plane[:, rays.axis].astype(np.float32),
     )  # fmt: skip
-    return spans
 
 
 def _around(

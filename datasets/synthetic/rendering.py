@@ -79,7 +79,7 @@ class Renderer:
         self, rays: Rays, T_w_s: np.ndarray, time_s: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return colours (R, C, 3), depths (R, C) along the rays [m], and what moves (R, C)."""
-        scene = self._world.scene(T_w_s[:3, 3], time_s)
+        scene = self._world.scene(time_s)
         surfaces = Surfaces(scene, T_w_s, rays)
         hits = cast(rays, surfaces.corners, surfaces.centres, scene.balls.radius)
         moving = np.zeros(len(scene.facets) + len(scene.balls) + 1, bool)  # the last: nothing

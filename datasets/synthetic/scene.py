@@ -93,6 +93,15 @@ class Balls:
         return replace(self, centre_w=self.centre_w + by_w, heart_w=self.heart_w + by_w)
 
 
+NO_FACETS = Facets(
+    np.zeros((0, 4, 3)), np.zeros((0, 2, 4)), np.zeros((0, 5)), np.zeros((0, 3)),
+    np.zeros((0, 11)), np.zeros(0, bool),
+)  # fmt: skip
+NO_BALLS = Balls(
+    np.zeros((0, 3)), np.zeros(0), np.zeros((0, 3)), np.zeros((0, 5)), np.zeros((0, 3))
+)
+
+
 def facets(
     corners_w: np.ndarray,
     texels: np.ndarray,
@@ -104,7 +113,8 @@ def facets(
 
     Args:
         corners_w: (F, 4, 3) [m], counter-clockwise seen from the front
-        texels: (F, 3, 2) column and row in the texture at the first three corners
+        texels: (F, 3, 2) column and row in the texture at the first three corners, which must not
+            lie on one line: triangles repeat their last corner
         chart: the texture
         colour: (3,) or (F, 3)
         niches: in every one of them
@@ -139,12 +149,24 @@ def quads(
     return facets(corners, texels, chart, colour)
 
 
-def box_corners(footprint: np.ndarray, bottom_m: float, top_m: float) -> np.ndarray:
-    """Return the sides and the top (N + 1, 4, 3) of a box over N = 4 corners, counter-clockwise."""
+def side_corners(footprint: np.ndarray, bottom_m: float, top_m: float) -> np.ndarray:
+    """Return the sides (N, 4, 3) of a prism over a footprint (N, 2), counter-clockwise."""
     low = np.column_stack([footprint, np.full(len(footprint), bottom_m)])
     high = np.column_stack([footprint, np.full(len(footprint), top_m)])
-    sides = np.stack([low, np.roll(low, -1, 0), np.roll(high, -1, 0), high], 1)
-    return np.concatenate([sides, high[None]])
+    return np.stack([low, np.roll(low, -1, 0), np.roll(high, -1, 0), high], 1)
+
+
+def box_corners(footprint: np.ndarray, bottom_m: float, top_m: float) -> np.ndarray:
+    """Return the four sides and the top (5, 4, 3) of a box over (4, 2), counter-clockwise."""
+    sides = side_corners(footprint, bottom_m, top_m)
+    return np.concatenate([sides, sides[None, :, 3]])
+
+
+def octagon(radius: float) -> np.ndarray:
+    """Return the three quadrilaterals (3, 4, 2) of an octagon around the origin."""
+    angle = 2 * np.pi * (np.arange(8) + 0.5) / 8
+    rim = radius * np.stack([np.cos(angle), np.sin(angle)], 1)
+    return np.stack([rim[[0, k, k + 1, k + 2]] for k in (1, 3, 5)])
 
 
 def rectangle(

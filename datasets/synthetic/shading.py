@@ -156,7 +156,8 @@ class Surfaces:
         lit = light.on(0.65 * outward + 0.35 * normal, soft=True)
         chart = balls.chart.astype(np.float32)[ball]
         texels_per_m = np.float32(balls.texels_per_m)
-        u = np.arctan2(normal[:, 1], normal[:, 0]) * radius * texels_per_m
+        # There and back around a ball, so that there is no seam.
+        u = np.abs(np.arctan2(normal[:, 1], normal[:, 0])) * radius * texels_per_m
         # No two balls alike, whichever others are in view.
         apart = (1618.034 * balls.centre_w.sum(1) % 1000).astype(np.float32)[ball]
         v = normal[:, 2] * radius * texels_per_m + apart

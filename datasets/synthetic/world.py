@@ -12,14 +12,23 @@ import numpy as np
 
 from datasets.synthetic import cars, facades, ground, objects
 from datasets.synthetic.atlas import Atlas, Page
-from datasets.synthetic.plan import PIECE_M, Item, Planner, on_street, street_coordinates
-from datasets.synthetic.scene import Balls, Facets, Light, Scene, Sky, join
+from datasets.synthetic.plan import (
+    NEVER_BEFORE,
+    PIECE_M,
+    Item,
+    Planner,
+    on_street,
+    street_coordinates,
+)
+from datasets.synthetic.scene import NO_BALLS, NO_FACETS, Balls, Facets, Light, Scene, Sky, join
 from datasets.synthetic.street import Street
 from datasets.synthetic.trajectory import Trajectory
 
-BEHIND_M, AHEAD_M = 60.0, 150.0
+# Along the street: in a curve that is half as far, where houses must not come out of nothing.
+BEHIND_M, AHEAD_M = 48.0, 240.0
 _PAGES = int((BEHIND_M + AHEAD_M) / PIECE_M) + 2  # pieces in view at once
 _PAGE_SIZE = 2816, 2688  # of the textures of one piece
+_LEAST_DISTANCE_M = cars.LENGTH_M + 4.0  # between the middles of cars in a row
 _SHADOWS_FROM = (-1, 0, 1)  # a piece lies in the shadow of its neighbours
 # Streams of random numbers; those of street and trajectory are below, the plan's is 10.
 _MATERIALS, _TRAFFIC, _WEATHER, _GROUND = 11, 12, 13, 14
@@ -42,10 +51,14 @@ class MovingCar:
     time_s: np.ndarray
     s: np.ndarray
 
+    def place(self, time_s: float) -> float:
+        """Return its place s [m] along the street."""
+        return float(np.interp(time_s, self.time_s, self.s))
+
     def at(self, street: Street, time_s: float) -> Facets | None:
-        """Return it in the world, None while it is not on the street."""
-        s = float(np.interp(time_s, self.time_s, self.s))
-        if not street.start_m + 5 < s < street.end_m - 5:
+        """Return it in the world, None where the street has no road yet, or no more."""
+        s = self.place(time_s)
+        if not street.start_m + PIECE_M < s < street.end_m - PIECE_M:
             return None
         return self.body.moved(on_street(street, s, self.left_m, self.direction))
 
@@ -54,7 +67,7 @@ class World:
     """A street with all that stands and drives on it."""
 
     def __init__(self, trajectory: Trajectory, seed: int, moving_cars: int) -> None:
-        self._street, self._seed = trajectory.street, seed
+        self._trajectory, self._street, self._seed = trajectory, trajectory.street, seed
         self._light = _draw_light(np.random.default_rng([seed, _WEATHER]), self._street)
         self._planner = Planner(self._street, seed, self._light.sun_w)
         self._atlas = Atlas(_PAGES + 1, *_PAGE_SIZE)
@@ -64,23 +77,21 @@ class World:
         self._cars = cars.make_cars(page)
         self._sky = _draw_sky(np.random.default_rng([seed, _WEATHER, 1]), self._materials)
         self._traffic = self._draw_traffic(trajectory, moving_cars)
-        self._line_s = np.arange(self._street.start_m, self._street.end_m, 2.0)
-        self._line_w = self._street.position_w(self._line_s)
         self._pieces: dict[int, tuple[Facets, Balls]] = {}
-        self._still: tuple[tuple[int, ...], Facets, Balls] | None = None
+        self._still: tuple[range, Facets, Balls] | None = None
 
-    def scene(self, position_w: np.ndarray, time_s: float) -> Scene:
-        """Return what can be seen from a place (3,) on the street at a time."""
-        gaps = np.linalg.norm(self._line_w - position_w[:2], axis=1)
-        s = self._line_s[gaps.argmin()]
-        wanted = range(
-            int(np.floor((s - BEHIND_M) / PIECE_M)), int(np.floor((s + AHEAD_M) / PIECE_M)) + 1
-        )
-        if self._still is None or self._still[0] != tuple(wanted):
-            self._still = (tuple(wanted), *self._build(wanted))
-        driving = [car.at(self._street, time_s) for car in self._traffic]
-        facets = join([self._still[1], *(car for car in driving if car is not None)])
-        return Scene(facets, self._still[2], self._atlas, self._light, self._sky)
+    def scene(self, time_s: float) -> Scene:
+        """Return what can be seen from the vehicle at a time, by all its sensors."""
+        s = float(self._trajectory.arc_length(np.array([time_s]))[0])
+        first, last = (int(np.floor(end / PIECE_M)) for end in (s - BEHIND_M, s + AHEAD_M))
+        wanted = range(first, last + 1)
+        if self._still is None or self._still[0] != wanted:
+            self._still = (wanted, *self._build(wanted))
+        _, standing, crowns = self._still
+        near = (car for car in self._traffic if car.place(time_s) // PIECE_M in wanted)
+        driving = (car.at(self._street, time_s) for car in near)
+        facets = join([standing, *(car for car in driving if car is not None)])
+        return Scene(facets, crowns, self._atlas, self._light, self._sky)
 
     def _build(self, wanted: range) -> tuple[Facets, Balls]:
         """Return the standing surfaces of these pieces; builds those that are not there yet."""
@@ -95,7 +106,7 @@ class World:
         page = self._atlas.page(piece % _PAGES)
         start_m = piece * PIECE_M
         items = self._planner.plan(piece)
-        facets, crowns = [], [_no_balls()]
+        facets, crowns = [], [NO_BALLS]
         if items:
             painted = page.add(self._paint_ground(piece, start_m))
             facets.append(ground.road(self._street, start_m, PIECE_M, painted))
@@ -103,7 +114,7 @@ class World:
         facets += [land] if land else []
         for item in items:
             self._add(item, page, facets, crowns)
-        return join([_no_facets(), *facets]), join(crowns)
+        return join([NO_FACETS, *facets]), join(crowns)
 
     def _paint_ground(self, piece: int, start_m: float) -> np.ndarray:
         near_s = np.arange(start_m - PIECE_M, start_m + 2 * PIECE_M, 1.0)
@@ -114,32 +125,31 @@ class World:
             for item in self._planner.plan(piece + offset)
             for polygon in item.shadow
         ]
-        rng = np.random.default_rng([self._seed, _GROUND, piece + 1000])
+        rng = np.random.default_rng([self._seed, _GROUND, piece + NEVER_BEFORE])
         return ground.paint(rng, start_m, PIECE_M, shadows)
 
     def _add(self, item: Item, page: Page, facets: list[Facets], crowns: list[Balls]) -> None:
         """Build one item: append its facets and balls."""
         rng = np.random.default_rng(item.seed)
-        length_m, depth_m, height_m = item.size
         of = self._materials
-        match item.kind:
-            case "house":
-                facade = facades.paint(rng, length_m, int(height_m))
+        match item.kind, item.size:
+            case "house", (width_m, depth_m, floors):
+                facade = facades.paint(rng, width_m, int(floors))
                 made = objects.house(rng, facade, page.add(facade.image), of, depth_m)
-            case "tree":
-                made, crown = objects.tree(rng, of, height_m, length_m)
+            case "tree", (crown_m, _, height_m):
+                made, crown = objects.tree(rng, of, height_m, crown_m)
                 crowns.append(crown.shifted(item.T_w_o[:3, 3]))
-            case "car":
-                made = self._cars[rng.integers(len(self._cars))]
-            case "hedge" | "fence" | "wall":
-                chart = {"hedge": of.leaves, "fence": of.planks, "wall": of.plaster}[item.kind]
+            case "car", (kind, _, _):
+                made = self._cars[int(kind)]
+            case ("hedge" | "fence" | "wall") as kind, (length_m, depth_m, height_m):
+                chart = {"hedge": of.leaves, "fence": of.planks, "wall": of.plaster}[kind]
                 made = objects.wall(chart, length_m, height_m, depth_m)
-            case "lamp":
+            case "lamp", _:
                 made = objects.lamp(of)
-            case "sign":
+            case "sign", _:
                 made = objects.sign(rng, of)
-            case "bin":
-                made = objects.dustbin(rng, of)
+            case "bin", size:
+                made = objects.dustbin(rng, of, size)
         facets.append(made.moved(item.T_w_o))
 
     def _draw_traffic(self, trajectory: Trajectory, count: int) -> list[MovingCar]:
@@ -147,22 +157,22 @@ class World:
         rng = np.random.default_rng([self._seed, _TRAFFIC])
         time_s = np.arange(-0.5, trajectory.duration_s + 0.5, 0.05)
         ego_s = trajectory.arc_length(time_s)
+        bodies = [self._cars[rng.integers(len(self._cars))] for _ in range(count)]
+        bodies = [replace(body, moving=np.ones(len(body), bool)) for body in bodies]
         traffic = []
-        speed = rng.uniform(7, 12)  # of all that come: none drives through another
-        for i in range(count):
-            body = self._cars[rng.integers(len(self._cars))]
-            body = replace(body, moving=np.ones(len(body), bool))
-            if i == 0:
-                # A wave of what was driven, not of time: who waits, waits.
-                gap_m = rng.uniform(13, 18) + 2.0 * np.sin(0.04 * ego_s + rng.uniform(0, 6))
-                s, left_m, direction = ego_s + gap_m, -ground.LANE_M / 2, 1
-            else:
-                part = (i - 1 + rng.uniform(0.1, 0.6)) / (count - 1)
-                meeting_s = (0.1 + 0.85 * part) * trajectory.duration_s
-                meeting_m = np.interp(meeting_s, time_s, ego_s)
-                s = meeting_m + 10 - speed * (time_s - meeting_s)
-                left_m, direction = ground.LANE_M / 2, -1
-            traffic.append(MovingCar(body, left_m, direction, time_s, s))
+        if count:
+            # The gap is a wave of what was driven, not of time: who waits, waits.
+            gap_m = rng.uniform(13, 18) + 2.0 * np.sin(0.04 * ego_s + rng.uniform(0, 6))
+            traffic.append(MovingCar(bodies[0], -ground.LANE_M / 2, 1, time_s, ego_s + gap_m))
+        # All that come have one speed and keep their distance: none drives through another.
+        speed = rng.uniform(7, 12)
+        meeting_s = np.sort(rng.uniform(0.1, 0.95, count)[1:]) * trajectory.duration_s
+        first_m = np.interp(meeting_s, time_s, ego_s) + 10 + speed * meeting_s
+        order = _LEAST_DISTANCE_M * np.arange(len(first_m))
+        first_m = np.maximum.accumulate(first_m - order) + order
+        for body, start_m in zip(bodies[1:], first_m.tolist(), strict=True):
+            s = start_m - speed * time_s
+            traffic.append(MovingCar(body, ground.LANE_M / 2, -1, time_s, s))
         return traffic
 
 
@@ -192,16 +202,3 @@ def _subdivided(polygon: np.ndarray) -> np.ndarray:
         for start, side in zip(polygon, sides, strict=True)
     ]
     return np.concatenate(parts)
-
-
-def _no_facets() -> Facets:
-    return Facets(
-        np.zeros((0, 4, 3)), np.zeros((0, 2, 4)), np.zeros((0, 5)), np.zeros((0, 3)),
-        np.zeros((0, 11)), np.zeros(0, bool),
-    )  # fmt: skip
-
-
-def _no_balls() -> Balls:
-    return Balls(
-        np.zeros((0, 3)), np.zeros(0), np.zeros((0, 3)), np.zeros((0, 5)), np.zeros((0, 3))
-    )
