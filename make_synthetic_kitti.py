@@ -30,6 +30,8 @@ def run(args: Namespace) -> None:
     print(f"splits: {lines}")
     if not made.split_lines["test"]:
         print("  nothing is held out for tests: that takes 2 drives or more")
+    if not made.split_lines["val"]:
+        print("  nothing is held out for validation: that takes 6 frames or more")
     folder = shlex.quote(str(settings.out))
     print(f"next:   python match_kitti_imu.py --raw_path {folder} --sync_path {folder}")
 

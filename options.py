@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter, _ArgumentGroup
+from argparse import (
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+    RawDescriptionHelpFormatter,
+)
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -123,13 +128,14 @@ def make_synthetic_kitti(argv: Sequence[str] | None = None) -> Namespace:
         prog="make_synthetic_kitti.py",
         description="Make drives in the layout of KITTI's raw data, with dense depth, poses and\n"
         "IMU biases as the truth beside them. The same options make the same bytes.",
-        epilog="exit code: 0 all is made; 2 an option is wrong, nothing was changed",
+        epilog="exit code: 0 all is made; 2 an option is wrong, something is in the way, or the\n"
+        "disk is full: all drives are as before",
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=_folder,
         required=True,
         metavar="FOLDER",
         help="becomes a root of raw data: it gets 2011_01_01/, splits/, contact_sheet.png, "
@@ -145,12 +151,19 @@ def make_synthetic_kitti(argv: Sequence[str] | None = None) -> Namespace:
         type=int,
         help="processes (default: as many as there are drives, or cores if these are fewer)",
     )
-    _add_synthetic_scene(parser.add_argument_group("scene"))
-    _add_synthetic_sensors(parser.add_argument_group("sensors"))
+    _add_synthetic_scene(parser)
+    _add_synthetic_sensors(parser)
     return parser.parse_args(argv)
 
 
-def _add_synthetic_scene(group: _ArgumentGroup) -> None:
+def _folder(text: str) -> Path:
+    if not text:  # a shell's variable without a value; Path would take it for the current folder
+        raise ArgumentTypeError("expected a folder, got ''")
+    return Path(text)
+
+
+def _add_synthetic_scene(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("scene")
     group.add_argument(
         "--drives", type=int, default=4, help="each on another street (default: %(default)s)"
     )
@@ -170,7 +183,8 @@ def _add_synthetic_scene(group: _ArgumentGroup) -> None:
     )
 
 
-def _add_synthetic_sensors(group: _ArgumentGroup) -> None:
+def _add_synthetic_sensors(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("sensors")
     group.add_argument(
         "--size",
         default="1242x375",

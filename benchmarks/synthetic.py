@@ -37,6 +37,7 @@ ROOT = Path(__file__).parent.parent
 LEAST_MOTION_M = (
     0.6  # in a tenth of a second; slower frames say little about the length of a motion
 )
+LEAST_FRAMES = 9  # a third of them must still be a drive
 _AGREE = 0.03  # of a depth: what is nearer hides the pixel
 _SMOOTH = 0.10  # of an inverse depth over the lens' blur: more is a silhouette
 _BLUR_PX = 5
@@ -69,16 +70,21 @@ def read_depth(path: Path) -> np.ndarray:
     return cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.float32) / 256
 
 
-def read_frame(drive: Path, calibration: Calibration, frame: int) -> Frame:
-    """Read one frame of the left colour camera."""
+def read_poses(drive: Path, calibration: Calibration) -> np.ndarray:
+    """Return T_w_c (N, 4, 4) of the left colour camera."""
     rows = np.loadtxt(drive / "truth" / "poses.txt").reshape(-1, 3, 4)
-    T_w_c0 = np.vstack([rows[frame], [0, 0, 0, 1]])
-    T_c0_c = calibration[0].T_c_b @ np.linalg.inv(calibration[2].T_c_b)
+    T_w_c0 = np.tile(np.eye(4), (len(rows), 1, 1))
+    T_w_c0[:, :3] = rows
+    return T_w_c0 @ calibration[0].T_c_b @ np.linalg.inv(calibration[2].T_c_b)
+
+
+def read_frame(drive: Path, frame: int, T_w_c: np.ndarray) -> Frame:
+    """Read one frame of the left colour camera; its pose (4, 4) is given."""
     name = f"{frame:010d}.png"
     return Frame(
         read_image(drive / "image_02" / "data" / name),
         read_depth(drive / "proj_depth" / "groundtruth" / "image_02" / name),
-        T_w_c0 @ T_c0_c,
+        T_w_c,
         read_depth(drive / "truth" / "moving" / "image_02" / name) > 0,
     )
 
@@ -163,11 +169,11 @@ def pairs(
     """Yield name, source image, target, T_s_t and visible pixels of pairs along a drive."""
     K = calibration[2].K
     T_r_l = calibration[3].T_c_b @ np.linalg.inv(calibration[2].T_c_b)
-    count = len(list((drive / "image_02" / "data").iterdir()))
-    for frame in range(1, count - 1, step):
-        target = read_frame(drive, calibration, frame)
+    T_w_c = read_poses(drive, calibration)
+    for frame in range(1, len(T_w_c) - 1, step):
+        target = read_frame(drive, frame, T_w_c[frame])
         for other in (frame - 1, frame + 1):
-            source = read_frame(drive, calibration, other)
+            source = read_frame(drive, other, T_w_c[other])
             T_s_t = np.linalg.inv(source.T_w_c) @ target.T_w_c
             if np.linalg.norm(T_s_t[:3, 3]) >= LEAST_MOTION_M:
                 where = visible(target, source, K, T_s_t)
@@ -326,9 +332,12 @@ def make(out: Path, *options: str) -> Cost:
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     ) as process:
-        while process.poll() is None:
-            peak = max(peak, _memory_gb(process.pid))
-            time.sleep(0.2)
+        try:
+            while process.poll() is None:
+                peak = max(peak, _memory_gb(process.pid))
+                time.sleep(0.2)
+        finally:
+            process.terminate()  # does nothing where it has ended
         if process.returncode:
             raise RuntimeError(process.stderr.read().decode())
     return Cost(time.perf_counter() - start, peak)
@@ -352,6 +361,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=120, help="of each drive")
     parser.add_argument("--step", type=int, default=5, help="measure every how many frames")
     args = parser.parse_args(argv)
+    if args.frames < LEAST_FRAMES:
+        parser.error(f"--frames: expected at least {LEAST_FRAMES}, got {args.frames}")
     sizes = ((2, args.frames, "1242x375"), (2, args.frames // 3, "1242x375"))
     with tempfile.TemporaryDirectory() as name:
         for drives, frames, size in (*sizes, (4, args.frames, "416x128")):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from typing import TypeVar
 
 from datasets.text import DataError
@@ -19,7 +22,10 @@ _Result = TypeVar("_Result")
 def in_processes(
     work: Callable[[_Job], _Result], jobs: Sequence[_Job], workers: int
 ) -> Iterator[_Result]:
-    """Yield the result of each job in order, worked on by so many processes."""
+    """Yield the result of each job in order, worked on by so many processes.
+
+    When the caller stops early, or is killed, the processes end at once, whatever they are at.
+    """
     if workers < 1:
         raise DataError(f"workers: expected at least 1, got {workers}")
     workers = min(workers, len(jobs))
@@ -28,20 +34,30 @@ def in_processes(
         return
     # Started afresh, not forked: a fork of a process with threads (torch's, tqdm's) may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as executor:
+    # Nobody writes into this pipe. It has ended for the workers when its only end to write into is
+    # closed: below, or by the system when this process is gone.
+    ended, alive = context.Pipe(duplex=False)
+    with ended, alive, ProcessPoolExecutor(workers, context, _end_with, (ended,)) as executor:
         try:
-            yield from executor.map(work, jobs)
+            # Not executor.map, which cancels jobs: a pool that breaks then stumbles over them.
+            futures = deque(executor.submit(work, job) for job in jobs)
+            while futures:
+                yield futures.popleft().result()
         except BrokenProcessPool:
             raise DataError(
                 "a worker process was killed, perhaps for lack of memory: try fewer --workers"
             ) from None
+        except BaseException:
+            alive.close()  # else all jobs that have begun, and some more, would be waited for
+            raise
 
 
-def _end_with_parent() -> None:
-    """Let this process end when the one that started it is gone, killed without a word."""
+def _end_with(pipe: Connection) -> None:
+    """Let this process end when nobody can write into the pipe any more."""
 
     def wait() -> None:
-        multiprocessing.parent_process().join()
+        with suppress(EOFError):
+            pipe.recv_bytes()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

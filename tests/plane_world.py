@@ -1,6 +1,6 @@
 """A world that is only a plane, to test what is written of a drive without the cost of a real one.
 
-The plane is z = PLANE_M in the world, without end, in a chequered grey; above it is the sky.
+The plane is z = PLANE_M in the world, without end, in a chequered grey; above it is a blue sky.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from datasets.synthetic.rendering import View
 
 PLANE_M = -4.0  # below all that the relief does near the start of a drive
 SCAN_RANGE_M = 120.0
+SKY_RGB = 0.2, 0.5, 1.0
+MOVING_PX_PER_S = 10
 
 
 class PlaneWorld:
@@ -22,7 +24,10 @@ class PlaneWorld:
 
 
 class PlaneRenderer:
-    """Stands in for the renderer; what moves are the first columns, one for each moving car."""
+    """Stands in for the renderer; what moves are columns, one for each moving car, to the right.
+
+    All points of a scan reflect as much as its time says, in units of 10 s.
+    """
 
     def __init__(self, world):
         self.world = world
@@ -35,9 +40,9 @@ class PlaneRenderer:
         depth[depth > 500] = 0  # further than 16 bits can say, and then the sky
         points_w = depth[..., None] * rays_c @ T_w_c[:3, :3].T + T_w_c[:3, 3]
         squares = np.floor(points_w[..., :2]).sum(-1) % 2
-        grey = np.where(depth > 0, 0.25 + 0.5 * squares, 1.0)
-        moving = u < self.world.moving_cars
-        return View(np.repeat(grey[..., None], 3, 2).astype(np.float32), np.float32(depth), moving)
+        image = np.where(depth[..., None] > 0, 0.25 + 0.5 * squares[..., None], SKY_RGB)
+        moving = (u - round(MOVING_PX_PER_S * time_s)) % width < self.world.moving_cars
+        return View(np.float32(image), np.float32(depth), moving)
 
     def scan(self, T_w_v, time_s, elevation_rad, azimuth_rad):
         azimuth, elevation = np.meshgrid(azimuth_rad[::20], elevation_rad, indexing="ij")
@@ -48,7 +53,7 @@ class PlaneRenderer:
         far = distance(rays_v @ T_w_v[:3, :3].T, T_w_v)
         met = (far > 0) & (far < SCAN_RANGE_M)
         points = far[met, None] * rays_v[met]
-        return np.column_stack([points, np.full(len(points), 0.5)]).astype(np.float32)
+        return np.column_stack([points, np.full(len(points), time_s / 10)]).astype(np.float32)
 
 
 def distance(rays_w, T_w_s):

@@ -123,6 +123,13 @@ def test_a_mistake_ends_in_one_line(tmp_path, capsys, given, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_without_a_name_is_refused(capsys):
+    with pytest.raises(SystemExit) as refused:
+        make_synthetic_kitti.main(["--out", ""])
+    assert refused.value.code == 2
+    assert "argument --out: expected a folder, got ''" in capsys.readouterr().err
+
+
 def test_drives_that_are_there_are_refused_before_anything_is_made(made, capsys):
     before = tree(made)
     assert make_synthetic_kitti.main(["--out", str(made), *OPTIONS]) == 2
@@ -145,6 +152,7 @@ def test_it_runs_from_its_folder_and_says_what_comes_next(tmp_path):
     lines = done.stdout.splitlines()
     assert lines[0].endswith("1 drive, 3 stereo frames")
     assert "nothing is held out for tests: that takes 2 drives or more" in done.stdout
+    assert "nothing is held out for validation: that takes 6 frames or more" in done.stdout
     folder = f"'{tmp_path / 'a b'}'"
     assert lines[-1].endswith(f"match_kitti_imu.py --raw_path {folder} --sync_path {folder}")
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

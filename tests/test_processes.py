@@ -48,6 +48,15 @@ def test_workers_end_with_the_process_that_started_them():
         assert not any(map(_runs, workers))
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_workers_end_when_the_caller_stops_whatever_they_are_at(error):
+    began = time.monotonic()
+    with pytest.raises(error):
+        for _ in in_processes(time.sleep, [0, 30, 30, 30, 30], 2):
+            raise error
+    assert time.monotonic() - began < 10
+
+
 def _start_workers():
     list(in_processes(_say_and_sleep, [1, 1], 2))
 

@@ -50,6 +50,24 @@ def test_the_figures_are_the_real_ones(folder):
         assert_allclose(calibration[camera].T_c_b, shift @ T_c0_v @ T_v_b, atol=5e-7)
 
 
+def test_the_figures_are_those_of_2011_09_26(tmp_path):
+    rig.write_calibration(tmp_path, rig.REAL_SIZE)
+    files = ("imu_to_velo", "velo_to_cam", "cam_to_cam")
+    imu, velo, cameras = (read_calib_file(tmp_path / f"calib_{name}.txt") for name in files)
+    rows = {
+        (-7.854027e-04, 9.998898e-01, -1.482298e-02): imu["R"][3:6],
+        (9.998621e-01, 7.523790e-03, 1.480755e-02): velo["R"][6:],
+        (9.999239e-01, 9.837760e-03, -7.445048e-03): cameras["R_rect_00"][:3],
+    }
+    for real, row in rows.items():
+        assert_allclose(row, real, atol=5e-7)  # rounded to 7 digits there
+    assert_allclose(imu["T"], [-8.086759e-01, 3.195559e-01, -7.997231e-01])
+    assert_allclose(velo["T"], [-4.069766e-03, -7.631618e-02, -2.717806e-01])
+    P = np.array([cameras[f"P_rect_0{camera}"].reshape(3, 4) for camera in CAMERAS])
+    assert_allclose(P[:, 0, 3], [0, -387.5744, 44.85728, -339.5242])
+    assert_allclose(P[2, :, :3], [[721.5377, 0, 609.5593], [0, 721.5377, 172.854], [0, 0, 1]])
+
+
 def test_all_transforms_are_motions_that_agree_to_the_last_digit(folder):
     calibration = read_calibration(folder)
     T_v_b = np.linalg.inv(calibration[0].T_c_v) @ calibration[0].T_c_b

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from datasets.oxts import FIELDS, Packets, format_packet, parse_packet, poses_w_b
 from datasets.synthetic import sensors
-from datasets.synthetic.trajectory import make_trajectory
+from datasets.synthetic.trajectory import Motion, make_trajectory
 from ekf.noise import preset
 from liegroups import so3
 
@@ -110,6 +110,20 @@ def test_velocities_are_those_of_the_motion(motion, exact):
     R_w_level = so3.from_rpy(torch.from_numpy(motion.rpy * [0, 0, 1])).numpy()
     level = exact.fields("vf", "vl", "vu")
     assert_allclose(np.einsum("nij,nj->ni", R_w_level, level), motion.velocity_w, atol=1e-13)
+
+
+def test_a_body_that_slips_to_the_left_and_has_turned_more_than_once(clock):
+    count, yaw = len(clock.raw_ns), np.pi / 2 + 2 * np.pi  # it looks north
+    slipping = Motion(
+        T_w_b=np.tile(np.eye(4), (count, 1, 1)),
+        rpy=np.tile([0, 0, yaw], (count, 1)),
+        velocity_w=np.tile([-3.0, 5.0, 0.5], (count, 1)),
+        acceleration_w=np.zeros((count, 3)),
+        rate_b=np.zeros((count, 3)),
+    )
+    packets = sensors.record_oxts(SOURCE, clock, slipping, errors(clock, 0.0))
+    names = ("yaw", "ve", "vn", "vu", "vf", "vl")
+    assert_allclose(packets.fields(*names)[0], [np.pi / 2, -3, 5, 0.5, 5, 3], atol=1e-14)
 
 
 def test_an_accelerometer_without_noise_reads_motion_and_gravity(motion, exact):
@@ -227,6 +241,17 @@ def test_changing_light_changes_them_the_same_way_every_time(image):
     assert_array_equal(again.develop(image, 2, 0.3), developed)
     assert developed.dtype == np.uint8 and (developed != np.rint(255 * image)).any()
     assert_array_equal(image, before)
+
+
+def test_light_is_multiplied_and_then_has_an_exponent(image):
+    exposure, exponents = sensors.Exposure(SOURCE, 1.0), []
+    for time_s in np.arange(0, 10, 0.5):
+        gains = exposure.gains(2, time_s)
+        gamma = exposure._factor(exposure._gamma, sensors.GAMMA_STD, time_s)
+        expected = 255 * np.clip(image * gains, 0, 1) ** gamma
+        assert_allclose(exposure.develop(image, 2, time_s), expected, atol=0.51)
+        exponents.append(gamma)
+    assert min(exponents) < 0.95 and max(exponents) > 1.05
 
 
 def test_gains_wander_around_one_within_seconds_and_alike_in_both_cameras():

@@ -75,14 +75,15 @@ def test_options_that_mean_nothing_are_refused(changes, message):
 
 def test_a_size_is_width_and_height():
     assert parse_size("1242x375") == (1242, 375)
-    for text in ("1242", "1242x", "x375", "1242x375x3", "-12x40", "12.5x40", "a" * 99, ""):
+    wrong = ("1242", "1242x", "x375", "1242x375x3", "-12x40", "12.5x40", "a" * 99, "")
+    for text in (*wrong, "123456x375", "9" * 5000 + "x9"):
         with pytest.raises(DataError, match="size: expected WIDTHxHEIGHT like 1242x375, got"):
             parse_size(text)
 
 
 def test_the_command_says_all_that_decides_about_the_bytes():
     changes = {"drives": 7, "frames": 33, "size": (50, 40), "seed": 5, "moving_cars": 2}
-    changes |= {"imu_noise": 0.25, "illumination": 0.5, "faults": True, "format": "jpg"}
+    changes |= {"imu_noise": 1 / 3, "illumination": 2 / 7, "faults": True, "format": "jpg"}
     made = SyntheticOptions(Path("FOLDER"), **changes)
     args = options.make_synthetic_kitti(shlex.split(made.command)[2:])
     again = SyntheticOptions(**{**vars(args), "size": parse_size(args.size)})
@@ -113,8 +114,8 @@ def test_splits_share_no_image(drives, frames):
         used[split] = images
     assert not used["test"] & (used["train"] | used["val"])
     assert used["train"]
-    if frames >= 10:
-        assert used["val"] and not used["val"] & used["train"]
+    assert not used["val"] & used["train"]
+    assert bool(used["val"]) == (frames >= 6)
 
 
 def test_whole_drives_at_the_end_are_for_tests():
@@ -146,7 +147,7 @@ class TestWriting:
         assert made.metres >= 0
         for split, count in made.split_lines.items():
             assert len(read_lines(out / "splits" / f"{split}_files.txt")) == count
-        assert made.split_lines == {"train": 4, "val": 2, "test": 6}
+        assert made.split_lines == {"train": 6, "val": 0, "test": 6}
         readme = (out / "README.txt").read_text()
         assert settings(out).command in readme and str(tmp_path) not in readme
         lines = [line for line in readme.splitlines() if "python" not in line]
@@ -173,14 +174,67 @@ class TestWriting:
         assert "truth/imu_bias.txt" not in same and "oxts/timestamps.txt" not in same
 
     @pytest.mark.parametrize(
-        "there", [DATE, "README.txt", "contact_sheet.png", "splits/val_files.txt"]
+        ("there", "file"),
+        [
+            (DATE, f"{DATE}/x"),
+            ("README.txt", "README.txt"),
+            ("contact_sheet.png", "contact_sheet.png"),
+            ("splits/val_files.txt", "splits/val_files.txt"),
+        ],
     )
-    def test_what_is_there_is_not_replaced_unasked(self, tmp_path, there):
-        (tmp_path / there).parent.mkdir(exist_ok=True)
-        (tmp_path / there).write_text("mine")
+    def test_what_is_there_is_not_replaced_unasked(self, tmp_path, there, file):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("mine")
         with pytest.raises(DataError, match=f"{there}: is there already; --overwrite replaces"):
             write_synthetic_kitti(settings(tmp_path))
-        assert tree(tmp_path) == {there: b"mine"}
+        assert tree(tmp_path) == {file: b"mine"}
+        assert names(tmp_path) == {there.split("/")[0]}
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    @pytest.mark.parametrize("name", [DATE, "splits", "README.txt", "splits/test_files.txt"])
+    def test_another_kind_of_file_in_the_way_is_found_first(
+        self, tmp_path, monkeypatch, name, overwrite
+    ):
+        monkeypatch.setattr(writer, "_make", None)
+        path = tmp_path / name
+        if name.endswith(".txt"):
+            path.mkdir(parents=True)
+        else:
+            path.symlink_to("nowhere")
+        before = set(tmp_path.rglob("*"))
+        with pytest.raises(DataError, match=f"{name}: is in the way, expected a f.* or nothing$"):
+            write_synthetic_kitti(settings(tmp_path, overwrite=overwrite))
+        assert set(tmp_path.rglob("*")) == before
+
+    def test_two_runs_do_not_share_a_folder(self, tmp_path):
+        refused = []
+
+        def second_run(frames):
+            if not refused:
+                with pytest.raises(DataError) as error:
+                    write_synthetic_kitti(settings(tmp_path / "out", overwrite=True))
+                refused.append(str(error.value))
+
+        write_synthetic_kitti(settings(tmp_path / "out"), second_run)
+        assert refused == [f"{tmp_path / 'out'}: another run is writing here"]
+        write_synthetic_kitti(settings(tmp_path / "alone"))
+        assert tree(tmp_path / "out") == tree(tmp_path / "alone")
+        assert names(tmp_path / "out") == TOP
+
+    def test_a_run_that_fails_leaves_no_folder_behind(self, tmp_path, monkeypatch):
+        def fail(*arguments):
+            raise OSError("disk full")
+
+        monkeypatch.setattr(writer, "write_calibration", fail)
+        with pytest.raises(OSError, match="disk full"):
+            write_synthetic_kitti(settings(tmp_path / "new" / "out"))
+        assert not list(tmp_path.iterdir())
+
+    def test_progress_survives_that_its_tally_is_gone(self, tmp_path):
+        reported = []
+        with writer._followed(tmp_path / "tally", reported.append):
+            (tmp_path / "tally").unlink()
+        assert sum(reported) == 0
 
     def test_real_drives_and_splits_beside_stay(self, tmp_path):
         beside = {"2011_09_26/x.txt": b"real", "splits/mine.txt": b"mine"}

@@ -74,8 +74,8 @@ def shape_of(kind: int) -> Shape:
 def make_cars(page: Page) -> list[Facets]:
     """Paint cars of all colours onto a page of the atlas; return them in their own frames."""
     kinds = [(shape_of(kind), colour) for kind, colour in enumerate(COLOURS)]
-    overs = [page.add(_over(colour, shape)) for shape, colour in kinds]
     sides = [page.add(_side(colour, shape)) for shape, colour in kinds]
+    overs = [page.add(_over(colour, shape)) for shape, colour in kinds]
     dark, wheel = page.add(np.full((64, 64, 3), 0.06), tiles=True), page.add(_wheel())
     return [
         _body(shape, Paint(side, over, dark, wheel))

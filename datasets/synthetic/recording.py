@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ DATE = "2011_01_01"
 """No drive of KITTI is of this day: these drives may lie beside real ones."""
 
 CAMERAS = 2, 3
-FIRST_START_NS = parse_stamp("2011-01-01 12:00:00.000000000")
+FIRST_START_NS = parse_stamp("2011-01-01 00:00:00.000000000")
 SCAN_HALF_NS = 50_000_000
 DEPTH_PER_M = 256
 FARTHEST_M = 255.99
@@ -110,7 +111,8 @@ class Recipe:
         return make_trajectory(self.source.world_seed(), sensors.duration_s(self.frames))
 
     def clock(self) -> sensors.Clock:
-        # Every drive begins at a minute of its own, when the one before is over.
+        # Every drive begins at a minute of its own, when the one before is over. The stamps of more
+        # drives than a day has room for go on into the next days, their folders' names do not.
         each_ns = _MINUTE_NS * (1 + int((sensors.duration_s(self.frames) + 2) // 60))
         start_ns = FIRST_START_NS + each_ns * (self.number - 1)
         return sensors.make_clock(self.source, self.frames, start_ns)
@@ -144,7 +146,7 @@ def write_records(root: Path, recipe: Recipe, calibration: Calibration) -> Recor
     """
     clock, trajectory = recipe.clock(), recipe.trajectory()
     sync, extract = recipe.drive.sync(root), recipe.drive.extract(root)
-    for folder in (*_frame_folders(recipe), "oxts/data"):
+    for folder in (*_frame_folders(), "oxts/data"):
         (sync / folder).mkdir(parents=True)
     (extract / "oxts" / "data").mkdir(parents=True)
     errors = sensors.draw_imu_errors(recipe.source, len(clock.raw_ns), recipe.imu_noise)
@@ -167,7 +169,7 @@ def write_records(root: Path, recipe: Recipe, calibration: Calibration) -> Recor
     return Records(float(metres), files.missing_scans)
 
 
-def _frame_folders(recipe: Recipe) -> Iterator[str]:
+def _frame_folders() -> Iterator[str]:
     yield from (f"image_{camera:02d}/data" for camera in CAMERAS)
     yield from (DEPTH, MOVING, "velodyne_points/data")
 
@@ -231,20 +233,30 @@ class Block:
 
 def write_frames(block: Block) -> None:
     """Render and write the images, scans and dense truth of a block."""
-    cv2.setNumThreads(1)  # the processes share the cores
     recipe = block.recipe
     clock, trajectory = recipe.clock(), recipe.trajectory()
     renderer = Renderer(World(trajectory, recipe.source.world_seed(), recipe.moving_cars))
     exposure = sensors.Exposure(recipe.source, recipe.illumination)
     time_s = clock.seconds(clock.image_ns)
     T_w_b = trajectory.at(time_s).T_w_b
-    with block.tally.open("ab", buffering=0) as tally:
+    with block.tally.open("ab", buffering=0) as tally, _one_thread():
         for frame in range(block.first, block.end):
             now_s = float(time_s[frame])
             _write_views(block, renderer, exposure, frame, now_s, T_w_b[frame])
             if frame not in block.missing_scans:
                 _write_scan(block, renderer, frame, now_s, T_w_b[frame])
             tally.write(b".")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep OpenCV to one thread for a while: the processes share the cores."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)  # this may be the caller's own process
 
 
 def _write_views(

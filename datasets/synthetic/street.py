@@ -1,7 +1,7 @@
 """A street: the centreline that its lanes follow, and the relief of the land around it.
 
 Lengths s [m] run along the centreline. The ego vehicle starts at s = 0; the street begins before it
-and goes on behind the end of the drive, so that no view shows where it stops. The world w has x
+and goes on behind the end of the drive, further than anything is drawn. The world w has x
 east, y north and z up [m], and its origin on the centreline at s = 0.
 """
 
@@ -14,14 +14,14 @@ from numpy.typing import ArrayLike
 from scipy.interpolate import BSpline, PPoly, make_interp_spline
 
 START_M = -60.0
-MARGIN_M = 260.0  # beyond what the drive needs: as far as anything is drawn
+MARGIN_M = 260.0  # beyond what the drive needs: further than anything is drawn
 
 FIRST_STRAIGHT_END_M = (15.0, 25.0)
 STRAIGHT_M = (15.0, 50.0)
 RADIUS_M = (16.0, 45.0)
 TURN_RAD = (np.deg2rad(35), np.deg2rad(90))
 RAMP_M = (8.0, 14.0)
-# The first two turns go to different sides, and short drives are to see both of them.
+# The first two turns go to different sides, so that drives of about 25 s see both of them.
 FIRST_TURNS = 2
 FIRST_RADIUS_M = (20.0, 32.0)
 FIRST_STRAIGHT_M = (15.0, 30.0)

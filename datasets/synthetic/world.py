@@ -27,7 +27,7 @@ from datasets.synthetic.trajectory import Trajectory
 # Along the street: in a curve that is half as far, where houses must not come out of nothing.
 BEHIND_M, AHEAD_M = 48.0, 240.0
 _PAGES = int((BEHIND_M + AHEAD_M) / PIECE_M) + 2  # pieces in view at once
-_PAGE_SIZE = 2816, 2688  # of the textures of one piece
+_PAGE_SIZE = 2176, 2688  # of the textures of one piece: its ground, and four houses of the largest
 _LEAST_DISTANCE_M = cars.LENGTH_M + 4.0  # between the middles of cars in a row
 _SHADOWS_FROM = (-1, 0, 1)  # a piece lies in the shadow of its neighbours
 # Streams of random numbers; those of street and trajectory are below, the plan's is 10.

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +19,21 @@ from datasets.synthetic.recording import DATE, Block, Recipe, write_frames, writ
 from datasets.synthetic.rig import write_calibration
 from datasets.text import DataError, shown
 
+try:
+    import fcntl
+except ImportError:  # not on every platform; there, nobody looks after two runs at once
+    fcntl = None
+
 FORMATS = ("png", "jpg")
 MIN_FRAMES = 3  # one image with both its neighbours
-MARGIN = 5  # frames between train and val, so that they share no image and little else
+MARGIN = 5  # frames between train and val, so that they share little
+LEAST_MARGIN = 2  # with fewer, they would share an image
 SPLITS = ("train", "val", "test")
 README, CONTACT_SHEET = "README.txt", "contact_sheet.png"
 
 _NEW, _DONE = ".synthetic_kitti.new.tmp", ".synthetic_kitti.done.tmp"
 _OLD = ".old"  # ends the name of what was replaced, until it is removed
+_LOCK = ".synthetic_kitti.lock"
 _TALLY = "tally"
 _POLL_S = 0.2
 # Each option with the least and the most that it can be.
@@ -39,6 +46,7 @@ _RANGES = {
     "illumination": (0, 3),
 }
 _SIDES_PX = 16, 8192
+_SIDE_DIGITS = 5
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,9 @@ class SyntheticOptions:
         words = ["python make_synthetic_kitti.py --out FOLDER"]
         words += [f"--{name} {getattr(self, name)}" for name in options]
         words.append(f"--size {self.size[0]}x{self.size[1]}")
-        words += [f"--{name} {getattr(self, name):g}" for name in ("imu_noise", "illumination")]
+        # With all their digits: a rounded scale makes other bytes.
+        words.append(f"--imu_noise {float(self.imu_noise)}")
+        words.append(f"--illumination {float(self.illumination)}")
         return " ".join(words) + " --faults" * self.faults
 
     def recipes(self) -> list[Recipe]:
@@ -131,9 +141,13 @@ class Made:
 def parse_size(text: str) -> tuple[int, int]:
     """Read `1242x375` as width and height."""
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
+    if len(parts) != 2 or not all(map(_is_side, parts)):
         raise DataError(f"size: expected WIDTHxHEIGHT like 1242x375, got {shown(text)}")
     return int(parts[0]), int(parts[1])
+
+
+def _is_side(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _SIDE_DIGITS
 
 
 def write_synthetic_kitti(
@@ -146,28 +160,85 @@ def write_synthetic_kitti(
         progress: is called now and then with how many more frames are done, from another thread
     """
     out = options.out
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out}: not a folder")
-    tidy(out)
-    if not options.overwrite:
-        _refuse_existing(out)
-    new, done = out / _NEW, out / _DONE
-    new.mkdir(parents=True)
-    try:
-        made = _make(new, options, progress)
-        new.rename(done)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)  # a full disk does not stay full
-        raise
-    _install(done, out)
+    with _claimed(out):
+        _refuse_other_kinds(out)
+        tidy(out)
+        if not options.overwrite:
+            _refuse_existing(out)
+        new, done = out / _NEW, out / _DONE
+        new.mkdir()
+        try:
+            made = _make(new, options, progress)
+            new.rename(done)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)  # a full disk does not stay full
+            raise
+        _install(done, out)
     return made
 
 
+@contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Have a folder to oneself; made if it is missing, and gone again if nothing came into it."""
+    if os.path.lexists(out) and not out.is_dir():
+        raise DataError(f"{out}: not a folder")
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(out):
+            yield
+    finally:
+        with suppress(OSError):  # it has something in it now
+            for folder in missing:
+                folder.rmdir()
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Refuse a folder that another run is writing into; the lock of a killed one is no more."""
+    if fcntl is None:
+        yield
+        return
+    path = out / _LOCK
+    with path.open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The run before this one may have ended, and taken the file away, since it was opened.
+            mine = os.path.samestat(path.stat(), os.fstat(lock.fileno()))
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        except OSError:  # a file system that has no locks
+            mine = True
+        if not mine:
+            raise DataError(f"{out}: another run is writing here")
+        try:
+            yield
+        finally:
+            path.unlink()  # still locked: nobody else can have made it theirs
+
+
+def _ours(out: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders and the files that a run makes; others may share the folder of splits."""
+    files = [out / README, out / CONTACT_SHEET]
+    files += [out / "splits" / f"{split}_files.txt" for split in SPLITS]
+    return [out / DATE, out / "splits"], files
+
+
+def _refuse_other_kinds(out: Path) -> None:
+    """Find before hours of work what could not be replaced after them."""
+    folders, files = _ours(out)
+    for path in folders:
+        if os.path.lexists(path) and not path.is_dir():
+            raise DataError(f"{path}: is in the way, expected a folder or nothing")
+    for path in files:
+        if path.is_dir():
+            raise DataError(f"{path}: is in the way, expected a file or nothing")
+
+
 def _refuse_existing(out: Path) -> None:
-    ours = [out / DATE, *(out / name for name in (README, CONTACT_SHEET))]
-    ours += [out / "splits" / f"{split}_files.txt" for split in SPLITS]
-    for path in ours:
-        if path.exists():
+    _, files = _ours(out)
+    for path in (out / DATE, *files):
+        if os.path.lexists(path):
             raise DataError(
                 f"{path}: is there already; --overwrite replaces all drives of {DATE}, "
                 "or choose another --out"
@@ -222,9 +293,10 @@ def _followed(tally: Path, progress: Callable[[int], object]) -> Iterator[None]:
         seen, last = 0, False
         while not last:
             last = over.wait(_POLL_S)
-            size = tally.stat().st_size
-            progress(size - seen)
-            seen = size
+            with suppress(FileNotFoundError):  # somebody clears the folder: a writer will say so
+                size = tally.stat().st_size
+                progress(size - seen)
+                seen = size
 
     follower = threading.Thread(target=follow, daemon=True)
     follower.start()
@@ -239,12 +311,14 @@ def split_lines(drives: list[Drive], frames: int) -> dict[str, list[str]]:
     """Return the lines of each split; only frames with both neighbours are in one.
 
     The last drives are for tests: their streets are others. A drive by itself is not held out. Of
-    the others, the last tenth is for validation, at some distance from what is for training.
+    the others, the last tenth is for validation, at some distance from what is for training; of
+    drives that are too short for that, nothing.
     """
     held_out = max(1, len(drives) // 5) if len(drives) > 1 else 0
     usable = frames - 2
-    val = min(max(1, round(usable / 10)), usable - 1)
-    margin = min(MARGIN, usable // 4)
+    val, margin = max(1, round(usable / 10)), max(LEAST_MARGIN, min(MARGIN, usable // 4))
+    if val + margin >= usable:
+        val = margin = 0
     ranges = {
         "train": range(1, 1 + usable - val - margin),
         "val": range(1 + usable - val, 1 + usable),
@@ -297,7 +371,7 @@ def _readme(options: SyntheticOptions) -> str:
         command=options.command,
         width=options.size[0],
         height=options.size[1],
-        scale=options.imu_noise,
+        scale=float(options.imu_noise),
     )
 
 
@@ -324,12 +398,15 @@ folder may be the root of real drives as well.
                                  the camera at each image to the camera at the first
   truth/imu_bias.txt             biases of the IMU, one row for each packet at 100 Hz
   truth/moving/image_02          255 where something moves by itself, 0 elsewhere
-  truth/faults.json              with --faults: what was planted, and where
+  truth/faults.json              with --faults: what was planted, and where. Its invalid
+                                 intervals are those of --align packet; with camera, no_twin
+                                 spoils none, and step_back and gap may spoil one more beside
 {date}/*_extract/oxts        all packets at 100 Hz. Position, attitude and velocity are the
                                  truth; rates and forces have noise and slowly drifting biases,
-                                 {scale:g} times those of the real unit
+                                 {scale} times those of the real unit
 splits/                          train, val, test: frames with both neighbours; the drives of
-                                 test are on streets of their own
+                                 test are on streets of their own; val shares no image with
+                                 train, and is empty where drives are too short for that
 contact_sheet.png                what it looks like
 """
 
