@@ -260,39 +260,67 @@ def _draw_small(hits: Hits, spans: _Spans, t: np.ndarray, chosen: np.ndarray) ->
     column += spans.begin[span][sample]
     owner, row = owner[sample], (spans.first_row[owner] + place)[sample]
     depth = spans.inverse_depth[span][sample] + spans.slope[owner] * t[column].astype(np.float32)
+    _keep_nearest(hits, row, column, depth, spans.facet[owner])
+
+
+def _keep_nearest(
+    hits: Hits, row: np.ndarray, column: np.ndarray, inverse_depth: np.ndarray, surface: np.ndarray
+) -> None:
+    """Write samples (n,), of which several may be of one ray."""
     cell = row * hits.surface.shape[1] + column
-    order = np.lexsort((depth, cell))
+    order = np.lexsort((inverse_depth, cell))
     nearest = order[np.diff(cell[order], append=-1) != 0]
-    nearest = nearest[depth[nearest] > hits.inverse_depth.ravel()[cell[nearest]]]
-    hits.inverse_depth.ravel()[cell[nearest]] = depth[nearest]
-    hits.surface.ravel()[cell[nearest]] = spans.facet[owner[nearest]]
+    before = hits.inverse_depth.ravel()[cell[nearest]]
+    nearest = nearest[inverse_depth[nearest] > before]
+    hits.inverse_depth.ravel()[cell[nearest]] = inverse_depth[nearest]
+    hits.surface.ravel()[cell[nearest]] = surface[nearest]
 
 
 def _draw_balls(
     hits: Hits, rays: Rays, centres: np.ndarray, radii: np.ndarray, facets: int
 ) -> None:
+    """Draw balls, whose surfaces are numbered on from the facets."""
     rows, left, right = _ball_windows(rays, centres, radii)
-    rows_of_rays = len(rays.base)
-    t = rays.t.astype(np.float32)
     beyond = (centres**2).sum(1) - radii**2
-    seen = (rows[:, 1] > rows[:, 0]) & (right > left) & (beyond > 0)
-    for ball in np.flatnonzero(seen).tolist():
-        columns = np.s_[left[ball] : right[ball]]
-        for half in range(1 + rays.turns):
-            first = max(int(rows[ball, 0]) - half * rows_of_rays, 0)
-            last = min(int(rows[ball, 1]) - half * rows_of_rays, rows_of_rays)
-            if last <= first:
-                continue
-            start = (rays.base[first:last] @ centres[ball]).astype(np.float32)
-            along = start[:, None] + np.float32(centres[ball, rays.axis]) * t[columns]
-            c = np.float32(beyond[ball])
-            inside = along * along - c * rays.squared_length[first:last, columns]
-            # The nearer root of |t ray - centre| = radius, inverted.
-            candidate = (along + np.sqrt(np.maximum(inside, 0))) / c
-            place = np.s_[first + half * rows_of_rays : last + half * rows_of_rays, columns]
-            nearer = (inside > 0) & (along > 0) & (candidate > hits.inverse_depth[place])
-            np.copyto(hits.inverse_depth[place], candidate, where=nearer)
-            np.copyto(hits.surface[place], facets + ball, where=nearer)
+    height, width = (np.maximum(size, 0) for size in (rows[:, 1] - rows[:, 0], right - left))
+    area = np.where(beyond > 0, height * width, 0)  # none for one that the sensor is in
+
+    small = np.flatnonzero((area > 0) & (area <= _SMALL_SAMPLES))
+    ball = np.repeat(small, area[small])
+    place = np.arange(len(ball)) - np.repeat(np.cumsum(area[small]) - area[small], area[small])
+    row, column = rows[ball, 0] + place // width[ball], left[ball] + place % width[ball]
+    found, met = _ball_depth(rays, row % len(rays.base), column, centres[ball], beyond[ball])
+    _keep_nearest(hits, row[met], column[met], found[met], facets + ball[met])
+
+    for ball in np.flatnonzero(area > _SMALL_SAMPLES).tolist():
+        row, column = np.arange(*rows[ball])[:, None], np.arange(left[ball], right[ball])
+        found, met = _ball_depth(
+            rays, row % len(rays.base), column, centres[ball], beyond[ball : ball + 1]
+        )
+        place = np.s_[rows[ball, 0] : rows[ball, 1], left[ball] : right[ball]]
+        met &= found > hits.inverse_depth[place]
+        np.copyto(hits.inverse_depth[place], found, where=met)
+        np.copyto(hits.surface[place], facets + ball, where=met)
+
+
+def _ball_depth(
+    rays: Rays, row: np.ndarray, column: np.ndarray, centre: np.ndarray, beyond: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return where rays meet balls: inverse depth float32, and whether they do.
+
+    Args:
+        rays: of the sensor
+        row, column: of the rays, to be broadcast
+        centre: (..., 3) of the ball of each ray
+        beyond: (...) squared distance of its middle, less its squared radius
+    """
+    start = (rays.base[row] * centre).sum(-1).astype(np.float32)
+    t = rays.t[column].astype(np.float32)
+    along = start + centre[..., rays.axis].astype(np.float32) * t
+    c = beyond.astype(np.float32)
+    inside = along * along - c * rays.squared_length[row, column]
+    # The nearer root of |t ray - centre| = radius, inverted.
+    return (along + np.sqrt(np.maximum(inside, 0))) / c, (inside > 0) & (along > 0)
 
 
 def _ball_windows(
