@@ -222,3 +222,9 @@ def test_what_making_drives_takes_is_measured(tmp_path):
     assert 0.5 < cost.seconds < 300 and 0.1 < cost.memory_gb < 8
     with pytest.raises(RuntimeError, match="frames: expected a number from 3"):
         synthetic.make(tmp_path / "y", "--frames", "1")
+
+
+def test_drives_too_short_to_measure_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        synthetic.main(["--frames", "8"])
+    assert "--frames" in capsys.readouterr().err

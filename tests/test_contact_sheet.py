@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from datasets.drives import Drive
-from datasets.synthetic.contact_sheet import FAR_M, NEAR_M, colour_depth, contact_sheet
+from datasets.synthetic.contact_sheet import (
+    FAR_M,
+    MOST_DRIVES,
+    NEAR_M,
+    colour_depth,
+    contact_sheet,
+)
 from datasets.text import DataError
 
 DRIVES = [Drive("2011_01_01", "0001"), Drive("2011_01_01", "0002")]
@@ -89,3 +95,11 @@ def test_what_is_missing_is_named(root):
     depth.write_bytes(b"x")
     with pytest.raises(DataError, match="0000000017.png: not an image"):
         contact_sheet(root, DRIVES[1:], columns=3)
+
+
+def test_of_many_drives_some_are_shown_and_the_last_among_them(root):
+    many = [*[DRIVES[0]] * 30, Drive("2011_01_01", "0009")]
+    with pytest.raises(FileNotFoundError, match="drive_0009"):
+        contact_sheet(root, many)
+    many[-1], shown = DRIVES[1], [*[DRIVES[0]] * (MOST_DRIVES - 1), DRIVES[1]]
+    assert contact_sheet(root, many) == contact_sheet(root, shown)

@@ -297,7 +297,7 @@ def texel_oracle(shapes: Facets, T_w_s: np.ndarray, ray: np.ndarray) -> np.ndarr
 def test_footprints_are_how_far_texels_are_apart(tilt, monkeypatch):
     rays, found = camera(), {}
     footprint = Surfaces._footprint
-    monkeypatch.setattr(shading, "_BLOCK_ROWS", 1000)
+    monkeypatch.setattr(shading, "_BLOCK", 1 << 30)
     monkeypatch.setattr(
         Surfaces,
         "_footprint",
@@ -325,7 +325,7 @@ def test_footprints_are_how_far_texels_are_apart(tilt, monkeypatch):
 
 def test_a_beam_of_the_lidar_widens_with_distance(monkeypatch):
     found, footprint = {}, Surfaces._footprint
-    monkeypatch.setattr(shading, "_BLOCK_ROWS", 1000)
+    monkeypatch.setattr(shading, "_BLOCK", 1 << 30)
     monkeypatch.setattr(
         Surfaces,
         "_footprint",
@@ -453,7 +453,7 @@ def test_blocks_do_not_matter(monkeypatch):
     balls = crown(np.array([[1.0, 0, 1]]), np.ones(1), stage.chart, np.ones((1, 3)))
     shapes = quads(WALL / 4, stage.chart, 20.0)
     usual = look(stage.scene(shapes, balls), above(5), camera())
-    monkeypatch.setattr(shading, "_BLOCK_ROWS", 1000)
+    monkeypatch.setattr(shading, "_BLOCK", 1 << 30)
     other = look(stage.scene(shapes, balls), above(5), camera())
     assert_array_equal(usual[0], other[0])
     assert_array_equal(usual[1], other[1])

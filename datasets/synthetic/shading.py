@@ -15,7 +15,7 @@ from datasets.synthetic.scene import Scene
 HAZE_M = 900.0  # over which the haze takes 1 - 1/e of a colour
 _LASER_RAD = 0.003  # divergence of a LiDAR's beams: what one of them averages over
 _IN_NICHE = 0.62  # of the light on a wall falls on the sides of its niches
-_BLOCK_ROWS = 16  # shaded at once, so that the arrays in between stay in the cache
+_BLOCK = 1 << 16  # samples shaded at once, so that the arrays in between stay in the cache
 _CLOUD_TEXELS = 260.0  # of the sky's texture per unit of cot(elevation)
 _COLUMNS = (
     *("ux", "uy", "uz", "u0", "vx", "vy", "vz", "v0"),  # texel column u = (ux, uy, uz) . p + u0
@@ -69,8 +69,9 @@ class Surfaces:
         colour = np.empty((*hits.surface.shape, 3), np.float32)
         depth = np.zeros(hits.surface.shape, np.float32)
         facets = len(self.corners)
-        for top in range(0, len(colour), _BLOCK_ROWS):
-            rows = slice(top, top + _BLOCK_ROWS)
+        height = max(1, _BLOCK // colour.shape[1])
+        for top in range(0, len(colour), height):
+            rows = slice(top, top + height)
             surface = hits.surface[rows].ravel()
             for which, shade in (
                 ((surface > NOTHING) & (surface < facets), self._facets),
