@@ -52,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"make_synthetic_kitti: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("make_synthetic_kitti: interrupted, all drives are as before", file=sys.stderr)
+        print(
+            "make_synthetic_kitti: interrupted, the drives are as before or all replaced",
+            file=sys.stderr,
+        )
         return 130
 
 

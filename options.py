@@ -129,7 +129,7 @@ def make_synthetic_kitti(argv: Sequence[str] | None = None) -> Namespace:
         description="Make drives in the layout of KITTI's raw data, with dense depth, poses and\n"
         "IMU biases as the truth beside them. The same options make the same bytes.",
         epilog="exit code: 0 all is made; 2 an option is wrong, something is in the way, or the\n"
-        "disk is full: all drives are as before",
+        "disk is full: the drives are as before, or all replaced if only tidying was left",
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

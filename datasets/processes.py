@@ -22,14 +22,15 @@ _Result = TypeVar("_Result")
 def in_processes(
     work: Callable[[_Job], _Result], jobs: Sequence[_Job], workers: int
 ) -> Iterator[_Result]:
-    """Yield the result of each job in order, worked on by so many processes.
+    """Yield the result of each job in order, worked on by so many processes, or by this one.
 
-    When the caller stops early, or is killed, the processes end at once, whatever they are at.
+    When this generator is closed, or its process is gone, the others end at once, whatever they are
+    at.
     """
     if workers < 1:
         raise DataError(f"workers: expected at least 1, got {workers}")
     workers = min(workers, len(jobs))
-    if workers == 1:
+    if workers <= 1:
         yield from map(work, jobs)
         return
     # Started afresh, not forked: a fork of a process with threads (torch's, tqdm's) may hang.

@@ -125,7 +125,9 @@ def test_look_up_interpolates_between_texel_centres_at_whole_places():
         assert_allclose(found, (1 - down) * upper + down * lower, atol=1.0)
 
 
-@pytest.mark.parametrize(("pages", "height", "width"), [(40, 2000, 20_000), (1, 64, 40_000)])
+@pytest.mark.parametrize(
+    ("pages", "height", "width"), [(40, 2000, 20_000), (1, 64, 40_000), (1, 40_000, 64)]
+)
 def test_an_atlas_that_cannot_be_looked_up_is_refused(pages, height, width):
     with pytest.raises(ValueError, match="cannot be looked up"):
         Atlas(pages, height, width)

@@ -316,3 +316,12 @@ def test_scan_rays_have_their_angles():
     turned = np.arctan2(ray[..., 1], ray[..., 0]) - azimuth[:, None]
     assert_allclose(np.exp(1j * turned), 1, atol=1e-12)
     assert_allclose(rays.squared_length, (ray**2).sum(-1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("turn", np.arange(-180, 180, 7.5))
+def test_a_ball_around_the_axis_of_the_lidar_is_met_wherever_it_leans(turn):
+    a = np.deg2rad(turn)
+    centre = np.array([[0.8 * np.cos(a), 0.8 * np.sin(a), 0.8]])
+    azimuth = -np.pi + np.arange(96) * 2 * np.pi / 96
+    rays = scan_rays(np.deg2rad(np.linspace(-20, 60, 64)), azimuth)
+    compare(rays, NO_FACETS, centre, np.array([1.0]))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.integrate import cumulative_simpson
 
-from datasets.synthetic.street import GRADIENT, START_M, make_street
+from datasets.synthetic.street import GRADIENT, MARGIN_M, START_M, make_street
 
 seeds = st.integers(0, 10_000)
 
@@ -65,7 +65,7 @@ def test_the_second_derivative_of_the_curvature_is_continuous(seed):
 def test_the_origin_is_on_the_centreline():
     street = make_street(5, 100)
     assert street.start_m == START_M == -60
-    assert street.end_m == 360
+    assert street.end_m == 100 + MARGIN_M
     assert_allclose(street.position_w(0.0), 0, atol=1e-9)
 
 

@@ -27,13 +27,8 @@ def drive() -> Trajectory:
 
 @pytest.fixture(scope="module")
 def quiet(drive) -> World:
-    """A world in which nothing else drives; tests may look at it from anywhere."""
+    """A world in which nothing else drives; tests may look at it at any time."""
     return World(drive, 4, 0)
-
-
-def seen(of: World, drive: Trajectory, time_s: float) -> Scene:
-    """Return the scene around the vehicle."""
-    return of.scene(time_s)
 
 
 def same(one: Facets | Balls, other: Facets | Balls) -> bool:
@@ -83,11 +78,11 @@ def traffic() -> list[tuple[Trajectory, World]]:
 
 def test_a_scene_does_not_depend_on_what_was_looked_at_before(drive):
     of = World(drive, 4, 1)
-    first = seen(of, drive, 0.0)
+    first = of.scene(0.0)
     painted = pictures(first)
     assert drive.arc_length(20.0) > world.BEHIND_M + PIECE_M
     of.scene(20.0)  # drops some pieces
-    again = seen(of, drive, 0.0)
+    again = of.scene(0.0)
     assert again.facets is not first.facets
     assert same(again.facets, first.facets) and same(again.balls, first.balls)
     assert pictures(again) == painted and len(set(painted)) > 20
@@ -106,7 +101,7 @@ def test_worlds_follow_from_their_seeds(drive, quiet):
 def test_what_is_far_behind_is_dropped_and_the_cost_of_a_scene_stays(drive, quiet):
     counts, pieces = [], []
     for time_s in (0.0, 7.0, 14.0, 20.0):
-        scene = seen(quiet, drive, time_s)
+        scene = quiet.scene(time_s)
         counts.append(len(scene.facets))
         pieces.append(len(quiet._pieces))
         s = drive.arc_length(time_s)
@@ -120,7 +115,7 @@ def test_what_is_far_behind_is_dropped_and_the_cost_of_a_scene_stays(drive, quie
 def test_pieces_in_view_never_share_a_page(drive, quiet):
     height, width = world._PAGE_SIZE
     for time_s in (0.0, 10.0):
-        scene = seen(quiet, drive, time_s)
+        scene = quiet.scene(time_s)
         pages = [piece % world._PAGES for piece in quiet._pieces]
         assert len(set(pages)) == len(pages)
         below = len(scene.atlas.texels) // height  # pages in a column of the atlas
@@ -130,7 +125,7 @@ def test_pieces_in_view_never_share_a_page(drive, quiet):
 
 
 def test_charts_lie_on_the_atlas_and_do_not_overlap(drive, quiet):
-    scene = seen(quiet, drive, 0.0)
+    scene = quiet.scene(0.0)
     charts = np.unique(scene.facets.chart, axis=0)[:, :4].astype(int)
     used = np.zeros(scene.atlas.texels.shape[:2], np.int8)
     for column, row, width, height in charts.tolist():
@@ -142,7 +137,7 @@ def test_charts_lie_on_the_atlas_and_do_not_overlap(drive, quiet):
 
 def test_a_scene_reaches_far_enough(drive, quiet):
     for time_s in (0.0, 10.0):
-        scene, s = seen(quiet, drive, time_s), drive.arc_length(time_s)
+        scene, s = quiet.scene(time_s), drive.arc_length(time_s)
         for ahead_m in (-world.BEHIND_M + 2, world.AHEAD_M - 2):
             place_w = drive.street.position_w(s + ahead_m)
             middle = scene.facets.corners_w.mean(1)[:, :2]
@@ -152,7 +147,7 @@ def test_a_scene_reaches_far_enough(drive, quiet):
 def test_the_vehicle_rolls_on_the_road(drive, quiet):
     for time_s in (0.0, 10.0):
         T_w_b = drive.at([time_s]).T_w_b[0]
-        corners = seen(quiet, drive, time_s).facets.corners_w[:, :3]
+        corners = quiet.scene(time_s).facets.corners_w[:, :3]
         near = np.linalg.norm(corners.mean(1)[:, :2] - T_w_b[:2, 3], axis=1) < 1.5
         assert near.any()
         below_m = T_w_b[2, 3] - corners[near][..., 2].max()
@@ -162,7 +157,7 @@ def test_the_vehicle_rolls_on_the_road(drive, quiet):
 def test_nothing_stands_where_the_vehicle_drives(drive, quiet):
     for time_s in (0.0, 4.0, 7.0, 10.0):
         T_b_w = np.linalg.inv(drive.at([time_s]).T_w_b[0])
-        scene = seen(quiet, drive, time_s)
+        scene = quiet.scene(time_s)
         facets = scene.facets.corners_w @ T_b_w[:3, :3].T + T_b_w[:3, 3]
         middle = facets.mean(1)
         inside = (np.abs(middle[:, :2]) < (2.3, 1.0)).all(1) & (-0.6 < middle[:, 2])
@@ -174,7 +169,7 @@ def test_nothing_stands_where_the_vehicle_drives(drive, quiet):
 
 def test_without_traffic_nothing_moves(drive, quiet):
     for time_s in (0.0, 10.0):
-        assert not seen(quiet, drive, time_s).facets.moving.any()
+        assert not quiet.scene(time_s).facets.moving.any()
 
 
 def test_moving_cars_are_flagged_and_the_rest_stays(drive, quiet):

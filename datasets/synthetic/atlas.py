@@ -67,7 +67,7 @@ class Atlas:
     def __init__(self, pages: int, page_height: int, page_width: int) -> None:
         self._rows = min(pages, _LARGEST_SIDE // page_height)  # of pages
         columns = -(-pages // max(self._rows, 1))
-        if columns * page_width > _LARGEST_SIDE:
+        if not self._rows or columns * page_width > _LARGEST_SIDE:
             raise ValueError(f"{pages} pages of {page_width} x {page_height} cannot be looked up")
         self._height, self._width = page_height, page_width
         shape = self._rows * page_height, columns * page_width, 3

@@ -24,8 +24,8 @@ _LARGEST_FRONT_M = 14.0
 _PARKED_LEFT_M = 4.65
 _BINS = (0.58, 0.62, 1.05), (1.0, 0.4, 1.15)
 _PLAN = 10  # stream of random numbers
-NEVER_BEFORE = 1000
-"""No piece has a number below minus this; seeds cannot be negative."""
+PIECE_OFFSET = 1000
+"""Added to the number of a piece in seeds, which cannot be negative."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class Planner:
         street = self._street
         if start_m < street.start_m + 1 or start_m + PIECE_M > street.end_m - 1:
             return []
-        rng = np.random.default_rng([self._seed, _PLAN, piece + NEVER_BEFORE])
+        rng = np.random.default_rng([self._seed, _PLAN, piece + PIECE_OFFSET])
         items: list[Item] = []
         for side in (1, -1):
             items += self._lots(rng, start_m, side)
@@ -124,7 +124,7 @@ class Planner:
             yield Item(kind, item.T_w_o, seed, size, item.shadow)
         for _ in range(rng.integers(1, 4)):
             crown_m = rng.uniform(1.8, 2.8)
-            # Within the garden, not within the neighbours' walls.
+            # Within the garden, on a straight street: in a curve a crown may touch a wall.
             at = start_m + rng.uniform(crown_m, length_m - crown_m)
             left_m = rng.uniform(12.0, 20.0)
             yield self._tree(rng, at, side * left_m, crown_m + rng.uniform(4, 6.5), crown_m)
@@ -140,7 +140,7 @@ class Planner:
                 )
                 T_w_o = on_street(self._street, s, left_m, -side if rng.random() < 0.9 else side)
                 kind = int(rng.integers(len(cars.COLOURS)))
-                shadow = self._shadow(*_car_outline(cars.shape_of(kind), T_w_o))
+                shadow = self._shadow(*_car_body(cars.shape_of(kind), T_w_o))
                 yield Item("car", T_w_o, int(rng.integers(1 << 31)), (kind, 0, 0), (shadow,))
 
     def _furniture(self, rng: np.random.Generator, start_m: float, side: int) -> Iterator[Item]:
@@ -230,9 +230,7 @@ def on_street(street: Street, s: float, left_m: float, direction: int) -> np.nda
     return T_w_o
 
 
-def _car_outline(
-    shape: cars.Shape, T_w_o: np.ndarray
-) -> tuple[np.ndarray, float, np.ndarray, float]:
+def _car_body(shape: cars.Shape, T_w_o: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, float]:
     """Return what `Planner._shadow` wants: the body below the windows, and the roof above it."""
     front, back, roof_m = shape.outline[6][0], shape.outline[3][0], shape.outline[4][1]
     roof = rectangle(front - back - 0.8, 1.3, ((front + back) / 2, 0.0))

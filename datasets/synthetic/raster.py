@@ -122,7 +122,7 @@ def cast(rays: Rays, corners: np.ndarray, centres: np.ndarray, radii: np.ndarray
         radii: (B,) [m]
     """
     rows, columns = rays.shape
-    # Facets may lie across the last and the first row of a turn: the second half takes what is
+    # Surfaces may lie across the last and the first row of a turn: the second half takes what is
     # beyond the last.
     halves = 1 + rays.turns
     hits = Hits(
@@ -216,7 +216,7 @@ def _turned_rows(rays: Rays, corners: np.ndarray) -> tuple[np.ndarray, np.ndarra
     around = np.concatenate([azimuth[:, :1], around], 1)  # ends where it began, or a turn later
     whole = np.abs(around[:, -1] - around[:, 0]) > np.pi  # the sensor's axis goes through it
     lowest, highest = around.min(1) - _ROUNDING, around.max(1) + _ROUNDING
-    first = np.ceil(((lowest - start) / step) % len(rays.base)).astype(int)
+    first = np.ceil((lowest - start) / step).astype(int) % len(rays.base)
     last = first + np.floor((highest - lowest) / step).astype(int) + 1
     return np.where(whole, 0, first), np.where(whole, len(rays.base), last)
 
@@ -332,8 +332,9 @@ def _ball_windows(
         width = np.minimum(_half_angle(radii, np.hypot(x, y)), np.pi)
         azimuth = np.arctan2(y, x) - np.arctan2(rays.base[0, 1], rays.base[0, 0])
         step = 2 * np.pi / len(rays.base)
-        first = np.ceil(((azimuth - width) / step) % len(rays.base)).astype(int)
-        rows = np.stack([first, first + np.floor(2 * width / step).astype(int) + 1], 1)
+        first = np.ceil((azimuth - width) / step).astype(int) % len(rays.base)
+        count = np.minimum(np.floor(2 * width / step).astype(int) + 1, len(rays.base))
+        rows = np.stack([first, first + count], 1)
         low, high = _tangents(z, np.hypot(x, y), radii)
     else:
         low, high = _tangents(y, z, radii)
@@ -358,7 +359,7 @@ def _tangents(
 
 
 def _half_angle(radii: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Return half of the angle (B,) that discs fill, a whole turn where one looks from inside."""
+    """Return half of the angle (B,) that discs fill, more than half a turn from inside."""
     with np.errstate(divide="ignore"):
         part = radii / distance
     return np.where(part < 1, np.arcsin(np.minimum(part, 1)), 2 * np.pi)

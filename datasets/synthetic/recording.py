@@ -27,7 +27,7 @@ DATE = "2011_01_01"
 """No drive of KITTI is of this day: these drives may lie beside real ones."""
 
 CAMERAS = 2, 3
-FIRST_START_NS = parse_stamp("2011-01-01 00:00:00.000000000")
+FIRST_START_NS = parse_stamp("2011-01-01 00:01:00.000000000")
 SCAN_HALF_NS = 50_000_000
 DEPTH_PER_M = 256
 FARTHEST_M = 255.99

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.interpolate import BSpline, PPoly, make_interp_spline
 
 START_M = -60.0
-MARGIN_M = 260.0  # beyond what the drive needs: further than anything is drawn
+MARGIN_M = 270.0  # beyond what the drive needs: further than anything is drawn
 
 FIRST_STRAIGHT_END_M = (15.0, 25.0)
 STRAIGHT_M = (15.0, 50.0)

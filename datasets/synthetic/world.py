@@ -13,8 +13,8 @@ import numpy as np
 from datasets.synthetic import cars, facades, ground, objects
 from datasets.synthetic.atlas import Atlas, Page
 from datasets.synthetic.plan import (
-    NEVER_BEFORE,
     PIECE_M,
+    PIECE_OFFSET,
     Item,
     Planner,
     on_street,
@@ -26,8 +26,9 @@ from datasets.synthetic.trajectory import Trajectory
 
 # Along the street: in a curve that is half as far, where houses must not come out of nothing.
 BEHIND_M, AHEAD_M = 48.0, 240.0
-_PAGES = int((BEHIND_M + AHEAD_M) / PIECE_M) + 2  # pieces in view at once
-_PAGE_SIZE = 2176, 2688  # of the textures of one piece: its ground, and four houses of the largest
+_PAGES = int((BEHIND_M + AHEAD_M) / PIECE_M) + 1  # pieces in view at once
+# Of the textures of one piece: its ground, and four houses of the largest. The shared ones fill it.
+_PAGE_SIZE = 2176, 2688
 _LEAST_DISTANCE_M = cars.LENGTH_M + 4.0  # between the middles of cars in a row
 _SHADOWS_FROM = (-1, 0, 1)  # a piece lies in the shadow of its neighbours
 # Streams of random numbers; those of street and trajectory are below, the plan's is 10.
@@ -58,7 +59,8 @@ class MovingCar:
     def at(self, street: Street, time_s: float) -> Facets | None:
         """Return it in the world, None where the street has no road yet, or no more."""
         s = self.place(time_s)
-        if not street.start_m + PIECE_M < s < street.end_m - PIECE_M:
+        edge_m = PIECE_M + cars.LENGTH_M
+        if not street.start_m + edge_m < s < street.end_m - edge_m:
             return None
         return self.body.moved(on_street(street, s, self.left_m, self.direction))
 
@@ -125,7 +127,7 @@ class World:
             for item in self._planner.plan(piece + offset)
             for polygon in item.shadow
         ]
-        rng = np.random.default_rng([self._seed, _GROUND, piece + NEVER_BEFORE])
+        rng = np.random.default_rng([self._seed, _GROUND, piece + PIECE_OFFSET])
         return ground.paint(rng, start_m, PIECE_M, shadows)
 
     def _add(self, item: Item, page: Page, facets: list[Facets], crowns: list[Balls]) -> None:

@@ -214,7 +214,7 @@ def _locked(out: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink()  # still locked: nobody else can have made it theirs
+            path.unlink(missing_ok=True)  # still locked: nobody else can have made it theirs
 
 
 def _ours(out: Path) -> tuple[list[Path], list[Path]]:
