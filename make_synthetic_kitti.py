@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import time
@@ -12,12 +11,12 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 import options
+from datasets.command import exit_code
 from datasets.synthetic.writer import SyntheticOptions, parse_size, write_synthetic_kitti
-from datasets.text import DataError
 
 
-def run(args: Namespace) -> None:
-    """Make all drives, and print what there is now and what to do with it."""
+def run(args: Namespace) -> int:
+    """Make all drives, print what there is now and what to do with it; return the exit code."""
     settings = SyntheticOptions(**{**vars(args), "size": parse_size(args.size)})
     frames = settings.drives * settings.frames
     began = time.monotonic()
@@ -34,6 +33,7 @@ def run(args: Namespace) -> None:
         print("  nothing is held out for validation: that takes 6 frames or more")
     folder = shlex.quote(str(settings.out))
     print(f"next:   python match_kitti_imu.py --raw_path {folder} --sync_path {folder}")
+    return 0
 
 
 def _count(count: int, word: str) -> str:
@@ -42,21 +42,11 @@ def _count(count: int, word: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run, and put a user's mistake into one line."""
-    try:
-        run(options.make_synthetic_kitti(argv))
-        return 0
-    except (DataError, OSError) as error:
-        if isinstance(error, BrokenPipeError):  # the reader of a pipe, like head, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        print(f"make_synthetic_kitti: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "make_synthetic_kitti: interrupted, the drives are as before or all replaced",
-            file=sys.stderr,
-        )
-        return 130
+    return exit_code(
+        "make_synthetic_kitti",
+        lambda: run(options.make_synthetic_kitti(argv)),
+        "the drives are as before or all replaced",
+    )
 
 
 if __name__ == "__main__":

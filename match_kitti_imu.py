@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 import options
 from datasets import drives
+from datasets.command import exit_code
 from datasets.processes import in_processes
 from datasets.text import DataError
 
@@ -55,17 +55,11 @@ def run(args: Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run, and put a user's mistake into one line."""
-    try:
-        return run(options.match_kitti_imu(argv))
-    except (DataError, OSError) as error:
-        if isinstance(error, BrokenPipeError):  # the reader of a pipe, like head, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        print(f"match_kitti_imu: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("match_kitti_imu: interrupted, drives that were begun are as before", file=sys.stderr)
-        return 130
+    return exit_code(
+        "match_kitti_imu",
+        lambda: run(options.match_kitti_imu(argv)),
+        "drives that were begun are as before",
+    )
 
 
 if __name__ == "__main__":

@@ -143,5 +143,6 @@ def test_all_fronts_and_the_ground_of_a_piece_fit_on_its_page():
     across, along = 2 * ground.HALF_WIDTH_M, PIECE_M
     page.add(np.zeros((round(across * SCALE), round(along * SCALE), 3), np.float32))
     largest = facades.paint(np.random.default_rng(0), 14.0, 4).image
-    for _ in range(4):  # two on each side of the street
-        page.add(largest)
+    # Two on each side of the street; a page that is full raises.
+    charts = [page.add(largest) for _ in range(4)]
+    assert len({(chart.column, chart.row) for chart in charts}) == 4

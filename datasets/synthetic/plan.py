@@ -96,8 +96,7 @@ class Planner:
         if width_m < 5.5:
             return None
         T_w_o = self._upright(s, side * front_m, side)
-        footprint = rectangle(width_m, depth_m, (0.0, depth_m / 2)) @ T_w_o[:2, :2].T
-        footprint += T_w_o[:2, 3]
+        footprint = _placed(rectangle(width_m, depth_m, (0.0, depth_m / 2)), T_w_o)
         # The front itself is a chord: step back until it is clear of the pavement.
         gap = self._gap(np.linspace(footprint[0], footprint[1], 9)).min()
         if gap < _CLEAR_M:
@@ -179,7 +178,7 @@ class Planner:
         size: tuple[float, float, float],
     ) -> Item:
         T_w_o = self._upright(s, left_m, side)
-        footprint = rectangle(*size[:2]) @ T_w_o[:2, :2].T + T_w_o[:2, 3]
+        footprint = _placed(rectangle(*size[:2]), T_w_o)
         shadow = self._shadow(footprint, size[2])
         return Item(kind, T_w_o, int(rng.integers(1 << 31)), size, (shadow,))
 
@@ -234,11 +233,14 @@ def _car_body(shape: cars.Shape, T_w_o: np.ndarray) -> tuple[np.ndarray, float, 
     """Return what `Planner._shadow` wants: the body below the windows, and the roof above it."""
     front, back, roof_m = shape.outline[6][0], shape.outline[3][0], shape.outline[4][1]
     roof = rectangle(front - back - 0.8, 1.3, ((front + back) / 2, 0.0))
-    body, roof = (
-        part @ T_w_o[:2, :2].T + T_w_o[:2, 3]
-        for part in (rectangle(cars.LENGTH_M, cars.WIDTH_M), roof)
-    )
-    return body, cars.BELT_M, roof, roof_m - cars.BELT_M
+    body = rectangle(cars.LENGTH_M, cars.WIDTH_M)
+    above_m = roof_m - cars.BELT_M
+    return _placed(body, T_w_o), cars.BELT_M, _placed(roof, T_w_o), above_m
+
+
+def _placed(footprint: np.ndarray, T_w_o: np.ndarray) -> np.ndarray:
+    """Return a footprint (N, 2) of an object in the world."""
+    return footprint @ T_w_o[:2, :2].T + T_w_o[:2, 3]
 
 
 def street_coordinates(street: Street, points_w: np.ndarray, s: np.ndarray) -> np.ndarray:
