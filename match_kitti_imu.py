@@ -6,7 +6,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -14,14 +13,13 @@ import options
 from datasets import drives
 from datasets.command import exit_code
 from datasets.processes import in_processes
+from datasets.splits import split_folder
 from datasets.text import DataError
-
-SPLITS = Path(__file__).parent / "splits"
 
 
 def run(args: Namespace) -> int:
     """Do the task for each drive and print its report; return the exit code."""
-    split = None if args.split is None else SPLITS / args.split
+    split = None if args.split is None else split_folder(args.split)
     chosen = drives.choose_drives(args.raw_path, args.sync_path, args.drives, split)
     folders = (args.raw_path, args.sync_path)
     if args.estimate_time_offset:

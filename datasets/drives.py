@@ -23,7 +23,8 @@ from datasets.oxts import (
     read_oxts,
     read_stamps,
 )
-from datasets.text import DataError, at_line, read_lines, shown
+from datasets.splits import DEPTH_SELECTION, ODOMETRY, read_split
+from datasets.text import DataError, at_line, shown
 from datasets.time_offset import TimeOffset, check_range, estimate_time_offset, read_rotations
 from liegroups import so3
 
@@ -127,18 +128,26 @@ def choose_drives(
 
 
 def split_drives(folder: Path) -> set[Drive]:
-    """Return the drives that the files of a split name in their first column."""
+    """Return the drives that the lists of a split are from.
+
+    Odometry sequences are from their raw drive, where that is public. The single images of the
+    depth benchmark are from no drive that is known.
+    """
     files = [folder / name for name in _SPLIT_FILES if (folder / name).exists()]
     if not files:
         raise FileNotFoundError(f"{folder}: no split here, it would have {', '.join(_SPLIT_FILES)}")
     drives = set()
     for file in files:
-        for number, line in enumerate(read_lines(file), start=1):
-            if line.strip():
-                try:
-                    drives.add(Drive.parse(line.split()[0]))
-                except DataError as error:
-                    raise at_line(file, number, str(error)) from None
+        split = read_split(file, may_be_empty=True)
+        _, first = np.unique(split.drive, return_index=True)
+        for name, line in zip(split.folders, split.line[first].tolist(), strict=True):
+            run = ODOMETRY.get(name)
+            if name.startswith(DEPTH_SELECTION) or (run and not run.public):
+                continue
+            try:
+                drives.add(Drive.parse(run.drive if run else name))
+            except DataError as error:
+                raise at_line(file, line, str(error)) from None
     return drives
 
 

@@ -17,6 +17,7 @@ from datasets.calibration import read_calibration
 from datasets.drives import Drive, MatchOptions, OffsetOptions, Outcome
 from datasets.matched import Reason, read_matched
 from datasets.oxts import parse_stamp, read_oxts
+from datasets.splits import ODOMETRY, split_folder
 from datasets.text import DataError
 from tests.kitti_tree import DATE, DRIVE, edit_line, make_tree, rpy, write_calibration
 
@@ -99,6 +100,34 @@ def test_a_split_names_drives_in_its_first_column(three, tmp_path):
     (folder / "train_files.txt").unlink()
     with pytest.raises(DataError, match=r"no drive of .*split has both an _extract folder in"):
         drives.choose_drives(*three, None, folder)
+
+
+def test_sequences_of_odometry_are_from_their_raw_drives(tmp_path):
+    (tmp_path / "train_files.txt").write_text("00 2 l\n8 2 r\n03 2 l\n08 3 l\n")
+    test = tmp_path / "test_files.txt"
+    test.write_text("09 5 l\n")
+    named = ["2011_09_30_drive_0028", "2011_09_30_drive_0033", "2011_10_03_drive_0027"]
+    assert sorted(map(str, drives.split_drives(tmp_path))) == named
+    test.write_text("\n09 5 l\n11 5 l\n")
+    with pytest.raises(DataError, match=r"test_files\.txt, line 3: expected a drive .* got '11'"):
+        drives.split_drives(tmp_path)
+
+
+def test_all_of_odometry_is_from_ten_drives_that_are_public():
+    found = drives.split_drives(split_folder("odom"))
+    public = {Drive.parse(run.drive) for run in ODOMETRY.values() if run.public}
+    assert found == public and len(found) == 10
+
+
+def test_single_images_and_lists_without_lines_name_no_drive(tmp_path):
+    (tmp_path / "train_files.txt").write_text(f"{DATE}/{DRIVE}_sync 5 l\n")
+    (tmp_path / "val_files.txt").write_text("\n")
+    test = tmp_path / "test_files.txt"
+    test.write_text("depth_selection/test_depth_prediction_anonymous 0 l\n")
+    assert drives.split_drives(tmp_path) == {ONE}
+    test.write_text(f"{DATE}/{DRIVE}_sync 5\n")
+    with pytest.raises(DataError, match=r"test_files\.txt, line 1: expected `folder frame side`"):
+        drives.split_drives(tmp_path)
 
 
 def test_a_missing_folder_and_one_without_drives_are_named(three, tmp_path):

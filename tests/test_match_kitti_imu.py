@@ -59,15 +59,17 @@ def test_a_check_writes_nothing(tree, paths, capsys):
     assert not list(tree.root.rglob("matched_oxts"))
 
 
-def test_a_split_chooses_drives(tree, paths, capsys, monkeypatch):
-    monkeypatch.setattr(match_kitti_imu, "SPLITS", tree.root / "splits")
-    code, out, err = call(capsys, *paths, "--split", "mine")
+def test_a_split_chooses_drives(tree, paths, capsys):
+    mine = tree.root / "splits" / "mine"
+    code, out, err = call(capsys, *paths, "--split", mine)
     assert (code, out) == (2, "")
-    assert err.startswith("match_kitti_imu: ") and "no split here" in err and err.count("\n") == 1
-    (tree.root / "splits" / "mine").mkdir(parents=True)
-    (tree.root / "splits" / "mine" / "val_files.txt").write_text(f"{DATE}/{OTHER}_sync 1 l\n")
-    code, out, _ = call(capsys, *paths, "--split", "mine")
+    assert err.startswith("match_kitti_imu: ") and "eigen_zhou" in err and err.count("\n") == 1
+    mine.mkdir(parents=True)
+    (mine / "val_files.txt").write_text(f"{DATE}/{OTHER}_sync 1 l\n")
+    code, out, _ = call(capsys, *paths, "--split", mine)
     assert code == 0 and OTHER in out and DRIVE not in out
+    code, out, _ = call(capsys, *paths, "--split", "test")  # of the project's own
+    assert code == 0 and DRIVE in out and OTHER not in out
 
 
 def test_a_failed_drive_does_not_stop_the_others(tree, paths, capsys):

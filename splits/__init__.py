@@ -1,0 +1,1 @@
+"""Which frames are for training, for validation and for tests."""
