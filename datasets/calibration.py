@@ -30,13 +30,17 @@ class Camera:
         T_c_b: (4, 4) body to camera, a motion: its rotation is the nearest to the product of those
             in the files, which have seven digits
         T_c_v: (4, 4) velodyne to camera, the product of the matrices exactly as the files have
-            them: projected LiDAR then falls on the same pixels as in the usual exports
+            them, as KITTI's development kit takes it
+        P_px_v: (3, 4) velodyne [m] to homogeneous pixels, with all of P_rect: projected LiDAR has
+            the same pixels and depths as in the usual exports. It is K T_c_v but for the few
+            millimetres along y and z that T_c_v leaves out.
     """
 
     K: np.ndarray
     image_size: tuple[int, int]
     T_c_b: np.ndarray
     T_c_v: np.ndarray
+    P_px_v: np.ndarray
 
     @property
     def K_normalised(self) -> np.ndarray:
@@ -61,26 +65,41 @@ def read_calibration(date_folder: Path) -> Calibration:
         FileNotFoundError: one of the files is missing
         DataError: names file and line
     """
-    cam_to_cam = _KeyedFile(date_folder / "calib_cam_to_cam.txt")
-    T_v_b = _KeyedFile(date_folder / "calib_imu_to_velo.txt").rigid()
-    T_cam0_v = _KeyedFile(date_folder / "calib_velo_to_cam.txt").rigid()  # not yet rectified
+    cam_to_cam = KeyedFile(date_folder / "calib_cam_to_cam.txt")
+    T_v_b = KeyedFile(date_folder / "calib_imu_to_velo.txt").rigid()
+    T_cam0_v = KeyedFile(date_folder / "calib_velo_to_cam.txt").rigid()  # not yet rectified
     T_rect_cam0 = _homogeneous(cam_to_cam.rotation("R_rect_00"), np.zeros(3))
-    T_c0_v = T_rect_cam0 @ T_cam0_v
-    return Calibration(tuple(_camera(cam_to_cam, camera, T_c0_v, T_v_b) for camera in CAMERAS))
+    return Calibration(
+        tuple(_camera(cam_to_cam, camera, T_rect_cam0, T_cam0_v, T_v_b) for camera in CAMERAS)
+    )
 
 
-def _camera(file: _KeyedFile, camera: int, T_c0_v: np.ndarray, T_v_b: np.ndarray) -> Camera:
-    P = file.checked(f"P_rect_{camera:02d}", 12, _projects, "a focal length above zero")
+def _camera(
+    file: KeyedFile,
+    camera: int,
+    T_rect_cam0: np.ndarray,
+    T_cam0_v: np.ndarray,
+    T_v_b: np.ndarray,
+) -> Camera:
+    P = file.checked(f"P_rect_{camera:02d}", 12, projects, "a focal length above zero")
     P = P.reshape(3, 4)
     size = file.checked(f"S_rect_{camera:02d}", 2, _counts, "whole numbers above zero")
-    # As in KITTI's development kit, the few millimetres of P along y and z are left out.
-    T_c_v = _homogeneous(np.eye(3), np.array([P[0, 3] / P[0, 0], 0, 0])) @ T_c0_v
+    T_c_v = sideways(P) @ (T_rect_cam0 @ T_cam0_v)
     T_c_b = T_c_v @ T_v_b
     T_c_b[:3, :3] = so3.normalize(torch.from_numpy(T_c_b[:3, :3])).numpy()
-    return Camera(P[:, :3].copy(), (int(size[0]), int(size[1])), T_c_b, T_c_v)
+    P_px_v = np.dot(np.dot(P, T_rect_cam0), T_cam0_v)  # in the order that the exports multiply in
+    return Camera(P[:, :3].copy(), (int(size[0]), int(size[1])), T_c_b, T_c_v, P_px_v)
 
 
-class _KeyedFile:
+def sideways(P: np.ndarray) -> np.ndarray:
+    """Return T_cN_c0 (4, 4): rectified camera 0 to the one with the projection P (3, 4).
+
+    As in KITTI's development kit, the few millimetres of P along y and z are left out.
+    """
+    return _homogeneous(np.eye(3), np.array([P[0, 3] / P[0, 0], 0, 0]))
+
+
+class KeyedFile:
     """A text file of lines `key: numbers`."""
 
     def __init__(self, path: Path) -> None:
@@ -117,7 +136,8 @@ class _KeyedFile:
         return _homogeneous(self.rotation("R"), self.numbers("T", 3))
 
 
-def _projects(P: np.ndarray) -> bool:
+def projects(P: np.ndarray) -> bool:
+    """Return whether these twelve numbers can be a camera's projection."""
     return P[0] > 0 and P[5] > 0
 
 

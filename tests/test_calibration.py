@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pykitti
 import pytest
+from pykitti.utils import read_calib_file
 
 from datasets.calibration import read_calibration
+from datasets.synthetic import rig
 from datasets.text import DataError
 from tests.kitti_tree import DATE, edit_line, make_tree, write_calibration
 
@@ -47,6 +49,30 @@ def test_every_camera_agrees_with_pykitti(any_folder, tmp_path):
         T_c_b = getattr(expected, f"T_cam{camera}_imu")
         np.testing.assert_allclose(read[camera].T_c_b, T_c_b, atol=1e-6)
         assert read[camera].image_size == (1242, 375)
+
+
+def test_velodyne_points_are_projected_by_the_product_of_the_usual_exports(any_folder):
+    cameras = read_calib_file(any_folder / "calib_cam_to_cam.txt")
+    velodyne = read_calib_file(any_folder / "calib_velo_to_cam.txt")
+    T_rect_cam0, T_cam0_v = np.eye(4), np.eye(4)
+    T_rect_cam0[:3, :3] = cameras["R_rect_00"].reshape(3, 3)
+    T_cam0_v[:3] = np.column_stack([velodyne["R"].reshape(3, 3), velodyne["T"]])
+    for camera in CAMERAS:
+        read, P = read_calibration(any_folder)[camera], cameras[f"P_rect_0{camera}"].reshape(3, 4)
+        expected = np.dot(np.dot(P, T_rect_cam0), T_cam0_v)
+        np.testing.assert_array_equal(read.P_px_v, expected)  # to the last bit
+        left_out = np.zeros((3, 4))
+        left_out[1:, 3] = P[1:, 3]
+        np.testing.assert_allclose(read.P_px_v - read.K @ read.T_c_v[:3], left_out, atol=1e-9)
+
+
+def test_without_millimetres_along_y_and_z_they_are_where_pykitti_has_them(tmp_path):
+    (tmp_path / "made").mkdir()
+    read = rig.write_calibration(tmp_path / "made", rig.REAL_SIZE)
+    expected = by_pykitti(tmp_path / "made", tmp_path)
+    for camera in CAMERAS:
+        K, T_c_v = getattr(expected, f"K_cam{camera}"), getattr(expected, f"T_cam{camera}_velo")
+        np.testing.assert_allclose(read[camera].P_px_v, K @ T_c_v[:3], atol=1e-9)
 
 
 def test_the_body_to_camera_motion_is_exact_where_the_files_have_seven_digits(any_folder):
