@@ -35,6 +35,8 @@ bench: $(development) ## measure the parts: errors, and times as ratios
 	$(python) -m benchmarks.fusion
 	$(python) -m benchmarks.imu_matching
 	$(python) -m benchmarks.synthetic
+	$(python) -m benchmarks.lidar
+	$(python) -m benchmarks.data_loading
 
 constraints: $(development) ## choose the newest versions anew and write constraints.txt
 	$(python) -m pip install --disable-pip-version-check --quiet uv

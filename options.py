@@ -48,7 +48,7 @@ def match_kitti_imu(argv: Sequence[str] | None = None) -> Namespace:
         metavar="DRIVE",
         help="like 2011_09_26_drive_0001; every drive that is in both folders if not given",
     )
-    which.add_argument("--split", help="the drives that the files in splits/SPLIT name")
+    which.add_argument("--split", help="the drives of a name in splits/ or of a folder")
     data.add_argument(
         "--workers", type=int, default=1, help="drives worked on at once (default: %(default)s)"
     )
@@ -214,3 +214,211 @@ def _add_synthetic_sensors(parser: ArgumentParser) -> None:
         action="store_true",
         help="plant the known troubles of KITTI's recordings; truth/faults.json says where",
     )
+
+
+DATASETS = ("kitti", "kitti_odom", "kitti_depth", "kitti_test")
+NOISE_DEFAULTS = {
+    "misalignment": 0.02,
+    "gyro_noise": 0.01,
+    "accel_noise": 0.1,
+    "velocity_noise": 0.1,
+    "seed": 0,
+    "overwrite": False,
+}
+NOISE_OF_TYPE = {
+    "gyro": ("gyro_noise",),
+    "accel": ("accel_noise",),
+    "both": ("gyro_noise", "accel_noise"),
+    "velocity": ("velocity_noise",),
+}
+
+
+def check(argv: Sequence[str] | None = None) -> Namespace:
+    """Read the options of `python -m datasets.check`."""
+    parser = ArgumentParser(
+        prog="python -m datasets.check",
+        description="Say what is there of a KITTI tree, what is missing and which archive brings\n"
+        "it, and which frames can be trained on.",
+        epilog="exit code: 0 every split asked for can be used whole, but for frames without IMU\n"
+        "or neighbours; 1 something is missing or broken; 2 an option is wrong",
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_data(parser)
+    parser.add_argument(
+        "--split",
+        nargs="+",
+        metavar="SPLIT",
+        help="names in splits/ or folders (default: DATA_PATH/splits if there is one, else "
+        "eigen_zhou; odom for kitti_odom, benchmark for kitti_test)",
+    )
+    _add_window(parser)
+    parser.add_argument(
+        "--no_imu", action="store_true", help="the matched IMU will not be used: do not ask for it"
+    )
+    parser.add_argument(
+        "--deep", action="store_true", help="decode every image and read every scan of the splits"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def cache(argv: Sequence[str] | None = None) -> Namespace:
+    """Read the options of `python -m datasets.cache`."""
+    parser = ArgumentParser(
+        prog="python -m datasets.cache",
+        description="Decode and resize the images of a split once. Training with the same\n"
+        "--cache_dir then reads them from there.",
+        epilog="exit code: 0 all is there; 1 some images could not be read, the others are there;\n"
+        "2 an option is wrong, or the disk is too small",
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_data(parser)
+    parser.add_argument(
+        "--cache_dir", type=_folder, required=True, metavar="FOLDER", help="made if missing"
+    )
+    parser.add_argument(
+        "--split", required=True, help="a name in splits/ or a folder: its drives are cached"
+    )
+    parser.add_argument(
+        "--use_stereo", action="store_true", help="both cameras of every drive, listed or not"
+    )
+    _add_resolution(parser)
+    parser.add_argument(
+        "--overwrite", action="store_true", help="make anew what is there and up to date, too"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def _add_data(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--data_path",
+        type=_folder,
+        default=Path("data/kitti/kitti_raw"),
+        metavar="FOLDER",
+        help="root of the data: holds DATE/DATE_drive_NNNN_sync, or sequences/NN for kitti_odom "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dataset",
+        choices=DATASETS,
+        default="kitti",
+        help="raw data with LiDAR depth (synthetic drives too), odometry sequences, raw data with "
+        "the improved depth, or the benchmark's test images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--png",
+        action="store_true",
+        help="take .png where a folder has .jpg as well; a folder with one kind needs no option",
+    )
+
+
+def _add_resolution(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--height", type=int, default=192, help="of the network's images (default: %(default)s)"
+    )
+    parser.add_argument("--width", type=int, default=640, help="(default: %(default)s)")
+
+
+def _add_window(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--frame_ids",
+        type=int,
+        nargs="+",
+        default=[0, -1, 1],
+        metavar="OFFSET",
+        help="images of a sample, counted from the target, 0 (default: 0 -1 1)",
+    )
+    parser.add_argument(
+        "--use_stereo", action="store_true", help="the other camera's image as well"
+    )
+    parser.add_argument(
+        "--imu_filename",
+        default="matched_oxts.txt",
+        help="the packets in DRIVE_sync/matched_oxts, perhaps a noisy variant (default: "
+        "%(default)s)",
+    )
+
+
+def add_noise(argv: Sequence[str] | None = None) -> Namespace:
+    """Read the options of `python -m datasets.add_noise`; what has no effect is refused."""
+    parser = ArgumentParser(
+        prog="python -m datasets.add_noise",
+        description="Write noisy variants of the matched IMU beside it, to study robustness:\n"
+        "m' = (I + E) m + n. E is drawn once for a drive, n for each packet. Train on one with\n"
+        "--imu_filename.",
+        epilog="exit code: 0 all drives are done; 1 a drive failed, the others are done;\n"
+        "2 an option is wrong, nothing was begun",
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--data_path",
+        type=_folder,
+        default=Path("data/kitti/kitti_raw"),
+        metavar="FOLDER",
+        help="holds DATE/DATE_drive_NNNN_sync/matched_oxts (default: %(default)s)",
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--drives",
+        nargs="+",
+        metavar="DRIVE",
+        help="like 2011_09_26_drive_0001; all that are matched if not given",
+    )
+    which.add_argument("--split", help="the drives of a name in splits/ or of a folder")
+    parser.add_argument(
+        "--type", choices=tuple(NOISE_OF_TYPE), required=True, help="what becomes noisy"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="NAME",
+        help="of the file in matched_oxts (default: matched_oxts_TYPE.txt)",
+    )
+    parser.add_argument("--remove", action="store_true", help="remove these files instead")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+    _add_noise_strength(parser)
+    args = parser.parse_args(argv)
+    _settle_noise(parser, args)
+    return args
+
+
+def _add_noise_strength(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("noise")
+    for name, unit, what in (
+        ("misalignment", "STD", "each entry of E: scale factors and misalignment"),
+        ("gyro_noise", "RAD_S", "n of the angular rates [rad/s]"),
+        ("accel_noise", "M_S2", "n of the accelerations [m/s^2]"),
+        ("velocity_noise", "M_S", "n of the velocities [m/s]"),
+    ):
+        group.add_argument(
+            f"--{name}",
+            type=float,
+            metavar=unit,
+            help=f"deviation of {what} (default: {NOISE_DEFAULTS[name]:g})",
+        )
+    group.add_argument("--seed", type=int, help=f"(default: {NOISE_DEFAULTS['seed']})")
+    group.add_argument(
+        "--overwrite",
+        action="store_const",
+        const=True,
+        help="replace such a file; a drive that has one is skipped otherwise",
+    )
+
+
+def _settle_noise(parser: ArgumentParser, args: Namespace) -> None:
+    """Fill in the defaults of what has an effect, refuse and drop what has none."""
+    if args.output is None:
+        args.output = f"matched_oxts_{args.type}.txt"
+    used = () if args.remove else ("misalignment", *NOISE_OF_TYPE[args.type], "seed", "overwrite")
+    for name, default in NOISE_DEFAULTS.items():
+        if name in used:
+            if getattr(args, name) is None:
+                setattr(args, name, default)
+            continue
+        if getattr(args, name) is not None:
+            idle = "--remove" if args.remove else f"--type {args.type}"
+            parser.error(f"--{name} has no use with {idle}")
+        delattr(args, name)

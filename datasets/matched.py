@@ -48,6 +48,7 @@ class Reason(Enum):
     SHORT_STEP = "a step that is too short"
     TOO_FEW_PACKETS = "fewer than 11 packets"
     NAN_IN_FILE = "nan in the file read"
+    TOO_LONG = "an interval that is too long"
 
 
 class ImuSamples(NamedTuple):
@@ -90,6 +91,29 @@ class MatchedImu:
         """Return the packets of one interval, none if it is not valid."""
         return self.packets.select(slice(*self.offsets[i : i + 2].tolist()))
 
+    @property
+    def durations_s(self) -> np.ndarray:
+        """How long each interval is (N,) [s], zero where it is not valid."""
+        durations_s, valid = np.zeros(len(self)), self.valid
+        first, last = self.offsets[:-1][valid], self.offsets[1:][valid] - 1
+        durations_s[valid] = (self.packets.stamps_ns[last] - self.packets.stamps_ns[first]) / 1e9
+        return durations_s
+
+    @property
+    def steps(self) -> int:
+        """How many steps the longest interval has, at least one."""
+        return max(int(np.diff(self.offsets).max(initial=0)) - 1, 1)
+
+    def without(self, dropped: np.ndarray, reason: Reason) -> MatchedImu:
+        """Return the same without the packets of some intervals (N,) bool, for this reason."""
+        dropped = dropped & self.valid
+        lengths = np.diff(self.offsets)
+        packets = self.packets.select(np.repeat(~dropped, lengths))
+        reasons = tuple(
+            reason if drop else other for drop, other in zip(dropped, self.reasons, strict=True)
+        )
+        return MatchedImu(packets, offsets_of(np.where(dropped, 0, lengths)), reasons)
+
     def padded(self, steps: int | None = None) -> ImuSamples:
         """Return all intervals at one length.
 
@@ -97,11 +121,10 @@ class MatchedImu:
             steps: S, that of the longest interval if not given; drives of one batch need the same
         """
         lengths = np.diff(self.offsets)
-        longest = max(int(lengths.max(initial=0)) - 1, 1)
-        steps = longest if steps is None else steps
-        if steps < longest:
+        steps = self.steps if steps is None else steps
+        if steps < self.steps:
             raise ValueError(
-                f"steps: expected at least {longest}, the longest interval, got {steps}"
+                f"steps: expected at least {self.steps}, the longest interval, got {steps}"
             )
         within = np.minimum(np.arange(steps + 1), lengths[:, None] - 1)  # (N, S + 1)
         # One sample of zeros behind all others is what intervals without packets point at.

@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmarks import accuracy, fusion, inertial, recording, so3_exp, synthetic, timing
+from benchmarks import (
+    accuracy,
+    data_loading,
+    fusion,
+    inertial,
+    lidar,
+    recording,
+    so3_exp,
+    synthetic,
+    timing,
+)
 from datasets.drives import find_drives
 from datasets.synthetic.writer import SyntheticOptions, write_synthetic_kitti
 from ekf.noise import preset
@@ -228,3 +238,19 @@ def test_drives_too_short_to_measure_are_refused(capsys):
     with pytest.raises(SystemExit):
         synthetic.main(["--frames", "8"])
     assert "--frames" in capsys.readouterr().err
+
+
+def test_depth_maps_are_those_of_a_loop_over_pixels(capsys):
+    lidar.main(["--points", "6400", "--repeats", "1"])
+    printed = capsys.readouterr().out
+    assert printed.count("equal") == 2 and "DIFFERENT" not in printed
+
+
+def test_data_loading_prints_what_it_measured_beside_its_limits(capsys, monkeypatch):
+    for name, less in {"RENDERED": 3, "RECORDED": (124, 38), "SIZE": (96, 32)}.items():
+        monkeypatch.setattr(data_loading, name, less)
+    data_loading.main(["--frames", "8", "--samples", "50", "--repeats", "1"])
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if line.startswith(tuple(data_loading.LIMITS))]
+    assert [float(row.split()[-1]) for row in rows] == [*data_loading.LIMITS.values()]
+    assert all(float(row.split()[-2]) > 0 for row in rows)

@@ -18,8 +18,9 @@ ROOMS: dict[str, set[str]] = {
     "liegroups": set(),
     "layers": {"liegroups"},
     "ekf": {"liegroups"},
-    "datasets": {"liegroups", "ekf"},
     "options": set(),
+    "datasets": {"liegroups", "ekf", "options"},
+    "splits": set(),
     "match_kitti_imu": {"options", "datasets"},
     "make_synthetic_kitti": {"options", "datasets"},
     "benchmarks": {"liegroups", "layers", "ekf", "datasets"},
@@ -69,6 +70,12 @@ def test_a_room_imports_only_what_it_may(room):
     for path in sources(room):
         forbidden = (imported_names(path) & (set(ROOMS) | {"tests"})) - ROOMS[room] - {room}
         assert not forbidden, f"{path.name} imports {forbidden}"
+
+
+def test_in_datasets_only_command_lines_know_of_options():
+    for path in sources("datasets"):
+        runs = 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
+        assert runs == ("options" in imported_names(path)), path
 
 
 def test_the_lie_groups_need_nothing_but_torch():

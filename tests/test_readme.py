@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import options
+from splits import make_splits
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,12 +53,29 @@ def check_pip(words: list[str]) -> None:
 
 def check_program(name: str, arguments: list[str]) -> None:
     """A program of ours reads its command line; the paths in it are the reader's own."""
-    getattr(options, name.removesuffix(".py"))(arguments)
+    if name == "splits/make_splits.py":
+        assert make_splits.main([*arguments, "--check"]) == 0  # so that it never writes here
+    else:
+        getattr(options, name.removesuffix(".py"))(arguments)
+
+
+def check_module(python: str, name: str, arguments: list[str]) -> None:
+    """A module is there; where it is to be run, not only named, ours read their command lines."""
+    assert importlib.util.find_spec(name) is not None
+    if python == ".venv/bin/python" and name.startswith("datasets."):
+        check_program(name.removeprefix("datasets."), arguments)
+
+
+def check_shell(command: str) -> None:
+    """The shell understands a line, and our files in it are there; it is not run."""
+    subprocess.run(["sh", "-n", "-c", command], check=True)
+    for path in re.findall(r"\bsplits/\S+", command):
+        assert (ROOT / path).is_file()
 
 
 @pytest.mark.parametrize("command", commands())
 def test_every_command_exists(command):
-    words = command.split()
+    words = command.split(" | ")[0].split()
     if words[0] == "make":
         assert {word for word in words[1:] if "=" not in word} <= TARGETS
     elif words[0] == "pip":
@@ -67,7 +85,9 @@ def test_every_command_exists(command):
     elif words[1:3] == ["-m", "pip"]:
         check_pip(words[3:])
     elif words[1] == "-m":
-        assert importlib.util.find_spec(words[2]) is not None
+        check_module(words[0], words[2], words[3:])
+    elif words[0] in ("mkdir", "wget", "for"):
+        check_shell(command)
     elif words[0] == ".venv/bin/python":
         check_program(words[1], words[2:])
     else:

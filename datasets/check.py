@@ -1,0 +1,202 @@
+"""Say what is there of a KITTI tree, and what can be trained on: `python -m datasets.check`."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections import defaultdict
+from collections.abc import Sequence, Set
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import options
+from datasets.command import exit_code
+from datasets.data_options import DataOptions
+from datasets.inventory import Inventory, take_inventory
+from datasets.layouts import LEFT, RIGHT, MissingError, address
+from datasets.processes import in_processes
+from datasets.splits import DEPTH_SELECTION, parts_of, read_split, split_folder
+from datasets.survey import STANDING_M, DriveSurvey, SurveyJob, survey
+from datasets.text import DataError
+
+_SHOWN = 12  # of a list
+_DEFAULT_SPLITS = {"kitti_odom": ("odom",), "kitti_test": ("benchmark",)}
+_SINGLE_IMAGES = "kitti_test"
+
+
+def run(args: Namespace) -> int:
+    """Survey the drives of the splits, print what was found, and return the exit code."""
+    single = args.dataset == _SINGLE_IMAGES
+    asked = DataOptions(
+        data_path=args.data_path,
+        dataset=args.dataset,
+        png=args.png,
+        frame_ids=(0,) if single else tuple(args.frame_ids),
+        use_stereo=args.use_stereo,
+        use_imu=not (args.no_imu or single),
+        imu_filename=args.imu_filename,
+        use_depth=not single,
+        skip_broken=True,
+    )
+    if not args.data_path.is_dir():
+        raise DataError(f"{args.data_path}: no such folder, name the root of the data: --data_path")
+    splits = args.split or _default_splits(asked)
+    lists = _lists(splits, asked)
+    if not lists:
+        named = ", ".join(map(str, splits))
+        raise DataError(f"--dataset {args.dataset}: no list of {named} is of this data")
+    jobs = _jobs(lists, asked, args.deep)
+    results = in_processes(survey, jobs, args.workers)
+    surveys = list(tqdm(results, "drives", len(jobs), unit="drive", disable=None, leave=False))
+    lines = [*_drives(surveys), ""]
+    lines += [*facts, ""] if (facts := [*_intrinsics(surveys), *_motion(surveys)]) else []
+    faults = [fault for found in surveys for fault in found.faults]
+    archives = set().union(*(found.archives for found in surveys))
+    named = {job.folder for job, found in zip(jobs, surveys, strict=True) if found.faults}
+    for folder, part in lists:
+        options_of_part = _asked_of(part, folder, asked)
+        inventory = take_inventory(options_of_part, part)
+        lines.append(str(inventory.selection))
+        faults += [text for text in inventory.faults if text.partition(": ")[0] not in named]
+        absent = _absent_images(inventory, options_of_part)
+        faults += map(str, absent)
+        archives |= {error.archive for error in absent if error.archive}
+    faults = list(dict.fromkeys(faults))  # a day's calibration is missing for all its drives
+    lines += ["", *_missing(faults, archives)]
+    print("\n".join(lines))
+    return int(bool(faults))
+
+
+def _default_splits(asked: DataOptions) -> Sequence[str | Path]:
+    own = asked.data_path / "splits"
+    if own.is_dir():
+        return (own,)
+    return _DEFAULT_SPLITS.get(asked.dataset, ("eigen_zhou",))
+
+
+def _lists(splits: Sequence[str | Path], asked: DataOptions) -> list[tuple[Path, str]]:
+    """Return the lists of these splits that are of this kind of data: folder and part."""
+    found: dict[Path, tuple[Path, str]] = {}
+    for split in splits:
+        folder = split_folder(split)
+        for part in parts_of(folder):
+            file = folder / f"{part}_files.txt"
+            single = read_split(file).folders[0].startswith(DEPTH_SELECTION)
+            if single == (asked.dataset == _SINGLE_IMAGES):
+                found[file] = folder, part
+    return list(found.values())
+
+
+def _asked_of(part: str, folder: Path, asked: DataOptions) -> DataOptions:
+    """Return what a list has to have; tests look at single images, without IMU."""
+    asked = replace(asked, split=folder, use_depth=asked.use_depth and part == "test")
+    return replace(asked, use_imu=False, frame_ids=(0,)) if part == "test" else asked
+
+
+def _jobs(lists: Sequence[tuple[Path, str]], asked: DataOptions, deep: bool) -> list[SurveyJob]:
+    cameras: dict[str, set[int]] = defaultdict(set)
+    moving: set[str] = set()  # of which more than single images are wanted
+    for folder, part in lists:
+        split = read_split(folder / f"{part}_files.txt")
+        for drive, name in enumerate(split.folders):
+            cameras[name] |= set(split.camera[split.drive == drive].tolist())
+            moving |= {name} if part != "test" else set()
+    return [
+        SurveyJob(
+            folder,
+            (LEFT, RIGHT) if asked.use_stereo else tuple(sorted(cameras[folder])),
+            replace(asked, use_imu=asked.use_imu and folder in moving),
+            deep,
+        )
+        for folder in sorted(cameras)
+    ]
+
+
+def _drives(surveys: Sequence[DriveSurvey]) -> list[str]:
+    width = max(len(found.name) for found in surveys)
+    lines = [f"{'drive':{width}}   left  right  truth  intervals with IMU"]
+    for found in surveys:
+        left, right = (str(found.images.get(camera, "-")) for camera in (LEFT, RIGHT))
+        truth = str(max(found.depth.values(), default="-"))
+        imu = "-" if found.intervals is None else "{} of {}".format(*found.intervals)
+        lines.append(f"{found.name:{width}} {left:>6} {right:>6} {truth:>6}  {imu}")
+    return lines
+
+
+def _intrinsics(surveys: Sequence[DriveSurvey]) -> list[str]:
+    """Return each set of intrinsics with the recording days that have it."""
+    days: dict[str, set[str]] = defaultdict(set)
+    for found in surveys:
+        for camera, text in found.intrinsics.items():
+            days[f"{'left ' if camera == LEFT else 'right'} {text}"].add(found.group)
+    return [f"{text}: {', '.join(sorted(names))}" for text, names in sorted(days.items())]
+
+
+def _motion(surveys: Sequence[DriveSurvey]) -> list[str]:
+    steps_m = np.concatenate([found.steps_m for found in surveys])
+    if not len(steps_m):
+        return []
+    standing = steps_m < STANDING_M
+    moving = steps_m[~standing]
+    lines = [f"standing (less than {STANDING_M:g} m between images): {standing.mean():.1%}"]
+    if len(moving):
+        low, median, high = np.percentile(moving, (10, 50, 90))
+        lines.append(
+            f"moving, from an image to the next: {median:.2f} m, from {low:.2f} to {high:.2f} m "
+            "for 80 % of them"
+        )
+    idle = [s.name for s in surveys if len(s.steps_m) and (s.steps_m < STANDING_M).mean() > 0.5]
+    if idle:
+        lines.append(f"drives that mostly stand: {_some(idle)}")
+    return lines
+
+
+def _absent_images(inventory: Inventory, asked: DataOptions) -> list[MissingError]:
+    """Name the images that were left out samples for, the first of each camera."""
+    split, errors = inventory.split, []
+    for (drive, camera), opened in inventory.cameras.items():
+        lacking = ~inventory.selection.kept & (split.drive == drive)
+        if not asked.use_stereo:
+            lacking &= split.camera == camera
+        images = opened.images
+        targets = split.frame[lacking] + opened.files.shift  # (n,)
+        wanted = np.unique(targets[:, None] + asked.frame_ids)
+        inside = (wanted >= images.numbers[0]) & (wanted <= images.numbers[-1])
+        absent = wanted[(inside | np.isin(wanted, targets)) & ~images.has(wanted)]
+        if len(absent):
+            more = f", nor are {len(absent) - 1} others" if len(absent) > 1 else ""
+            message = f"{images.path(int(absent[0]))}: an image that is not there{more}"
+            errors.append(MissingError(message, opened.files.archive))
+    return errors
+
+
+def _missing(faults: Sequence[str], archives: Set[str]) -> list[str]:
+    """Return what is missing or broken, and what to fetch."""
+    if not faults:
+        return ["nothing is missing or broken"]
+    lines = [f"missing or broken: {len(faults)}", *(f"  {fault}" for fault in faults[:_SHOWN])]
+    if len(faults) > _SHOWN:
+        lines.append(f"  and {len(faults) - _SHOWN} more")
+    if archives:
+        addresses = (f"  {address(name)}" for name in sorted(archives))
+        lines += [f"to fetch: {len(archives)}", *addresses]
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, run, and put a user's mistake into one line."""
+    return exit_code(
+        "python -m datasets.check", lambda: run(options.check(argv)), "nothing was changed"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

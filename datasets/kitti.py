@@ -1,0 +1,176 @@
+"""KITTI's drives as samples: raw data, odometry, improved depth, and synthetic drives alike."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from datasets.batch import STEREO, Frame, Sample
+from datasets.cameras import (
+    DecodedImages,
+    Images,
+    RecordedCamera,
+    other_side,
+    stereo_motion,
+)
+from datasets.data_options import DataOptions
+from datasets.image_cache import CacheJob, build_all, open_cached
+from datasets.imu_table import ImuTable
+from datasets.inventory import Inventory, cache_job_of, depth_files, take_inventory
+from datasets.lidar import depth_map, read_depth_png, read_scan, resize_depth
+from datasets.text import DataError
+
+_log = logging.getLogger(__name__)
+_Key = tuple[int, int]  # the drive's place in the split, and the camera's number
+
+
+class KittiDataset(Dataset[Sample]):
+    """The samples of a split that can be used.
+
+    Args:
+        options: which data, and what of it makes a sample
+        part: `train`, `val` or `test`: which list of the split
+
+    Attributes:
+        selection: how many samples of the list were left out, and why
+
+    Raises:
+        FileNotFoundError: there is no such list
+        DataError: the first file that is missing or broken, unless `skip_broken`; or no sample
+            can be used
+    """
+
+    def __init__(self, options: DataOptions, part: str) -> None:
+        self.options = options
+        inventory = take_inventory(options, part)
+        self.selection = inventory.selection
+        for fault in inventory.faults:
+            _log.warning("left out: %s", fault)
+        kept = self.selection.kept
+        if not kept.any():
+            reasons = ", ".join(f"{n} {reason}" for reason, n in self.selection.left_out.items())
+            raise DataError(f"{self.selection.file}: no sample of it can be used: {reasons}")
+        _log.info("%s", self.selection)
+        split = inventory.split
+        self._drive, self._frame, self._camera = (
+            column[kept] for column in (split.drive, split.frame, split.camera)
+        )
+        targets = set(zip(self._drive.tolist(), self._camera.tolist(), strict=True))
+        others = {key: (key[0], other_side(key[1])) for key in targets if options.use_stereo}
+        used = sorted(targets.union(others.values()))
+        self._cameras = {key: inventory.cameras[key] for key in used}
+        self._T_s_c0 = {
+            key: stereo_motion(
+                key[1], self._cameras[key].mounting, self._cameras[other].mounting, options
+            )
+            for key, other in others.items()
+        }
+        self._images = dict(_open_images(self._cameras, options))
+        self._depth = {
+            key: depth_files(inventory.cameras[key].files, key[1], options)
+            for key in targets
+            if options.use_depth
+        }
+        # One size for a batch: that of most of KITTI's drives, which is the largest.
+        self._depth_size = max(self._cameras[key].mounting.recorded_size for key in targets)
+        self._place_imu(inventory, sorted({drive for drive, _ in targets}))
+        self._broken: set[int] = set()
+
+    def _place_imu(self, inventory: Inventory, drives: list[int]) -> None:
+        """Integrate the IMU of these drives, and note where the intervals of a target begin."""
+        if not self.options.use_imu:
+            return
+        self._imu = ImuTable([inventory.imu[drive] for drive in drives])
+        first_row = dict(zip(drives, self._imu.first_row.tolist(), strict=True))
+        shift = {drive: camera.files.imu_shift for (drive, _), camera in self._cameras.items()}
+        begins = np.array([first_row[d] + shift[d] for d in self._drive.tolist()])
+        self._interval = begins + self._frame  # (n,) row of the one that begins at the target
+        self._T_c_b = {
+            key: torch.from_numpy(camera.mounting.T_c_b).float()
+            for key, camera in self._cameras.items()
+        }
+
+    def __len__(self) -> int:
+        return len(self._frame)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return a sample; with `skip_broken`, the next one that can be read.
+
+        Raises:
+            FileNotFoundError, DataError: a file of it is missing or broken
+        """
+        for skipped in range(len(self)):
+            place = (index + skipped) % len(self)
+            try:
+                return self._load(place, skipped)
+            except (DataError, OSError) as error:
+                if not self.options.skip_broken:
+                    raise
+                if place not in self._broken:
+                    self._broken.add(place)
+                    _log.warning("left out: %s", error)
+        raise DataError(f"{self.selection.file}: none of its samples can be read")
+
+    def _load(self, place: int, skipped: int) -> Sample:
+        options, key = self.options, self._key(place)
+        camera, frame = self._cameras[key], int(self._frame[place])
+        number = frame + camera.files.shift
+        image: dict[Frame, Tensor] = {
+            offset: self._images[key].read(number + offset) for offset in options.frame_ids
+        }
+        T_source_c0: dict[Frame, Tensor] = {}
+        if options.use_stereo:
+            image[STEREO] = self._images[key[0], other_side(key[1])].read(number)
+            T_source_c0[STEREO] = self._T_s_c0[key]
+        imu = {}
+        if options.use_imu:
+            row, T_c_b = int(self._interval[place]), self._T_c_b[key]
+            imu = {k: self._imu.interval(row + k, T_c_b) for k in range(*options.window)}
+        depth: dict[Frame, Tensor] = {}
+        if options.use_depth:
+            depth[0] = torch.from_numpy(resize_depth(self.depth(place), self._depth_size))[None]
+        return Sample(
+            image=image,
+            K=camera.K_of(number, options.size),
+            imu=imu,
+            T_source_c0=T_source_c0,
+            depth=depth,
+            index=torch.tensor(place),
+            skipped=torch.tensor(skipped),
+        )
+
+    def depth(self, index: int) -> np.ndarray:
+        """Return the ground truth (h, w) float32 of a target as recorded [m], zero where none."""
+        key = self._key(index)
+        camera = self._cameras[key]
+        path = self._depth[key].path(int(self._frame[index]) + camera.files.shift)
+        if self.options.dataset == "kitti_depth":
+            return read_depth_png(path)
+        mounting = camera.mounting
+        return depth_map(read_scan(path), mounting.P_px_v, mounting.recorded_size)
+
+    def _key(self, index: int) -> _Key:
+        return int(self._drive[index]), int(self._camera[index])
+
+
+def _open_images(
+    cameras: dict[_Key, RecordedCamera], options: DataOptions
+) -> Iterator[tuple[_Key, Images]]:
+    """Yield where the images of each camera are read from; caches that are lacking are built."""
+    jobs: dict[_Key, CacheJob] = {}
+    if options.cache_dir is not None:
+        jobs = {key: cache_job_of(camera, options) for key, camera in cameras.items()}
+        new = [job for job in jobs.values() if not job.file.exists()]
+        results = build_all(new, options.cache_workers)
+        for _ in tqdm(results, "cache", len(new), unit="folder", disable=None if new else True):
+            pass
+    for key, camera in cameras.items():
+        cached = open_cached(jobs[key]) if key in jobs else None
+        recorded_size = camera.mounting.recorded_size
+        yield key, cached or DecodedImages(camera.images, recorded_size, options.size)

@@ -1,0 +1,88 @@
+"""Batches from a dataset, read by worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from datasets.batch import Sample
+from datasets.packing import Packed, pack
+from datasets.text import DataError
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a worker could not read. Raised there, it would arrive as a page of traceback."""
+
+    message: str
+
+
+class _Contained(Dataset):
+    """A dataset whose failures are results."""
+
+    def __init__(self, dataset: Dataset[Sample]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample | _Failure:
+        try:
+            return self.dataset[index]
+        except (DataError, OSError) as error:
+            return _Failure(str(error))
+
+
+def _collate(samples: Sequence[Sample | _Failure]) -> Packed | _Failure:
+    return next((sample for sample in samples if isinstance(sample, _Failure)), None) or pack(
+        samples
+    )
+
+
+class SampleLoader:
+    """Collated samples on a device, in the order of a sampler.
+
+    Args:
+        dataset: gives samples of equal shapes
+        batch_size: samples of a batch; the last of an epoch may have fewer
+        sampler: yields places in the dataset
+        workers: processes that read; none reads in this one
+        device: where the batches are wanted
+        drop_last: leave out a last batch that is smaller
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Sample],
+        batch_size: int,
+        sampler: Iterable[int],
+        workers: int,
+        device: torch.device,
+        drop_last: bool = False,
+    ) -> None:
+        self._device = device
+        self._loader = DataLoader(
+            _Contained(dataset),
+            batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=device.type == "cuda",
+            drop_last=drop_last,
+            persistent_workers=workers > 0,
+        )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield batches; raise a `DataError` for the first file that cannot be read."""
+        for packed in self._loader:
+            if isinstance(packed, _Failure):
+                raise DataError(packed.message)
+            sample, recorded = packed.to(self._device).unpack(), packed.unpack()
+            # What is drawn for a sample depends on its index: the host must not wait for it.
+            yield sample._replace(index=recorded.index, skipped=recorded.skipped)
