@@ -138,7 +138,10 @@ def _sequence_mounting(
     T_cam0_v[:3] = file.numbers("Tr", 12).reshape(3, 4)
     T_c_b = None
     if options.use_imu and files.imu is not None:
-        T_c_b = read_calibration(files.imu.parent)[camera].T_c_b
+        try:
+            T_c_b = read_calibration(files.imu.parent)[camera].T_c_b
+        except FileNotFoundError as error:
+            raise MissingError(str(error), f"{files.imu.parent.name}_calib.zip") from None
     size = image_size(images.path(images.numbers[0]))
     return Mounting(size, P[:, :3].copy(), P @ T_cam0_v, sideways(P) @ T_cam0_v, T_c_b)
 

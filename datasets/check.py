@@ -15,7 +15,7 @@ from tqdm import tqdm
 import options
 from datasets.command import exit_code
 from datasets.data_options import DataOptions
-from datasets.inventory import Inventory, take_inventory
+from datasets.inventory import take_inventory
 from datasets.layouts import LEFT, RIGHT, MissingError, address
 from datasets.processes import in_processes
 from datasets.splits import DEPTH_SELECTION, parts_of, read_split, split_folder
@@ -38,7 +38,7 @@ def run(args: Namespace) -> int:
         use_stereo=args.use_stereo,
         use_imu=not (args.no_imu or single),
         imu_filename=args.imu_filename,
-        use_depth=not single,
+        use_depth=args.dataset in ("kitti", "kitti_depth"),
         skip_broken=True,
     )
     if not args.data_path.is_dir():
@@ -55,17 +55,13 @@ def run(args: Namespace) -> int:
     lines += [*facts, ""] if (facts := [*_intrinsics(surveys), *_motion(surveys)]) else []
     faults = [fault for found in surveys for fault in found.faults]
     archives = set().union(*(found.archives for found in surveys))
-    named = {job.folder for job, found in zip(jobs, surveys, strict=True) if found.faults}
     for folder, part in lists:
-        options_of_part = _asked_of(part, folder, asked)
-        inventory = take_inventory(options_of_part, part)
-        lines.append(str(inventory.selection))
-        faults += [text for text in inventory.faults if text.partition(": ")[0] not in named]
-        absent = _absent_images(inventory, options_of_part)
-        faults += map(str, absent)
-        archives |= {error.archive for error in absent if error.archive}
+        selection = take_inventory(_asked_of(part, folder, asked), part).selection
+        lines.append(str(selection))
+        faults += map(str, selection.faults)
+        archives |= {fault.archive for fault in selection.faults if isinstance(fault, MissingError)}
     faults = list(dict.fromkeys(faults))  # a day's calibration is missing for all its drives
-    lines += ["", *_missing(faults, archives)]
+    lines += ["", *_missing(faults, archives - {""})]
     print("\n".join(lines))
     return int(bool(faults))
 
@@ -152,25 +148,6 @@ def _motion(surveys: Sequence[DriveSurvey]) -> list[str]:
     if idle:
         lines.append(f"drives that mostly stand: {_some(idle)}")
     return lines
-
-
-def _absent_images(inventory: Inventory, asked: DataOptions) -> list[MissingError]:
-    """Name the images that were left out samples for, the first of each camera."""
-    split, errors = inventory.split, []
-    for (drive, camera), opened in inventory.cameras.items():
-        lacking = ~inventory.selection.kept & (split.drive == drive)
-        if not asked.use_stereo:
-            lacking &= split.camera == camera
-        images = opened.images
-        targets = split.frame[lacking] + opened.files.shift  # (n,)
-        wanted = np.unique(targets[:, None] + asked.frame_ids)
-        inside = (wanted >= images.numbers[0]) & (wanted <= images.numbers[-1])
-        absent = wanted[(inside | np.isin(wanted, targets)) & ~images.has(wanted)]
-        if len(absent):
-            more = f", nor are {len(absent) - 1} others" if len(absent) > 1 else ""
-            message = f"{images.path(int(absent[0]))}: an image that is not there{more}"
-            errors.append(MissingError(message, opened.files.archive))
-    return errors
 
 
 def _missing(faults: Sequence[str], archives: Set[str]) -> list[str]:

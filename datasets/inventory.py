@@ -43,14 +43,12 @@ class Inventory:
         selection: which of its samples can be used
         cameras: by the drive's place in `split.folders` and the camera's number
         imu: by the drive's place; nothing longer than MAX_INTERVAL_S is valid
-        faults: with `skip_broken`, why drives were left out
     """
 
     split: Split
     selection: Selection
     cameras: dict[tuple[int, int], RecordedCamera] = field(default_factory=dict)
     imu: dict[int, MatchedImu] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
 
 
 def take_inventory(options: DataOptions, part: str) -> Inventory:
@@ -78,7 +76,7 @@ def take_inventory(options: DataOptions, part: str) -> Inventory:
         except (DataError, OSError) as error:
             if not options.skip_broken:
                 raise at_line(split.path, int(split.line[places[0]]), str(error)) from None
-            inventory.faults.append(f"{folder}: {error}")
+            inventory.selection.faults.append(error)
             inventory.selection.leave_out(places, np.ones(len(places), bool), UNREADABLE)
     return inventory
 
@@ -100,10 +98,10 @@ def _take_camera(
     opened = _opened(inventory, options, files, drive, camera)
     offsets = np.array(sorted(options.frame_ids, key=abs))  # the target first
     targets = rows.frames + files.shift  # (n,)
-    need_images(selection, rows, targets[:, None] + offsets, opened.images, skip)
+    need_images(selection, rows, targets[:, None] + offsets, opened.images, files.archive, skip)
     if options.use_stereo:
         other = _opened(inventory, options, files, drive, other_side(camera))
-        need_images(selection, rows, targets[:, None], other.images, skip)
+        need_images(selection, rows, targets[:, None], other.images, files.archive, skip)
     if options.use_depth:
         need_depth(selection, rows, targets, depth_files(files, camera, options))
     if options.use_imu:
@@ -147,7 +145,7 @@ def depth_files(files: DriveFiles, camera: int, options: DataOptions) -> Numbere
     elif files.scans is None:
         raise DataError(f"{files.name}: these images have no ground-truth depth")
     else:
-        folder, extension, archive = files.scans, SCAN_EXTENSION, files.archive
+        folder, extension, archive = files.scans, SCAN_EXTENSION, files.scans_archive
     if not folder.exists():
         raise MissingError(f"{folder}: no such folder", archive)
     return list_files(folder, files.digits, (extension,))

@@ -50,7 +50,7 @@ class KittiDataset(Dataset[Sample]):
         self.options = options
         inventory = take_inventory(options, part)
         self.selection = inventory.selection
-        for fault in inventory.faults:
+        for fault in self.selection.faults:
             _log.warning("left out: %s", fault)
         kept = self.selection.kept
         if not kept.any():

@@ -68,9 +68,9 @@ class DriveFiles:
         depth: the folder of each camera's improved ground truth
         imu: the synced raw drive, which holds `matched_oxts`
         imu_shift: the interval that begins at frame 0
-        archive: the file of KITTI's that brings the images, and of raw drives the scans; empty
-            for drives of other days
+        archive: the file of KITTI's that brings the images; empty for drives of other days
         calibration_archive: the one that brings the calibration
+        scans_archive: the one that brings the scans
         imu_archive: the one that brings all packets of the IMU
     """
 
@@ -78,6 +78,7 @@ class DriveFiles:
     images: dict[int, Path]
     archive: str
     calibration_archive: str
+    scans_archive: str = ""
     imu_archive: str = ""
     digits: int = 10
     shift: int = 0
@@ -106,6 +107,7 @@ def _raw(root: Path, folder: str) -> DriveFiles:
         images={camera: sync / f"image_{camera:02d}" / "data" for camera in (LEFT, RIGHT)},
         archive=f"{drive}_sync.zip" if offered else "",
         calibration_archive=f"{drive.date}_calib.zip" if offered else "",
+        scans_archive=f"{drive}_sync.zip" if offered else "",
         imu_archive=f"{drive}_extract.zip" if offered else "",
         calibration=root / drive.date,
         scans=sync / "velodyne_points" / "data",
@@ -135,6 +137,7 @@ def _odometry(root: Path, folder: str) -> DriveFiles:
             digits=6,
             calibration=sequence / "calib.txt",
             scans=sequence / "velodyne",
+            scans_archive="data_odometry_velodyne.zip",
             imu_archive=f"{run.drive}_extract.zip" if run and run.public else "",
             imu=_raw_drive(root, run) if run and run.public else None,
             imu_shift=run.first if run else 0,
@@ -150,7 +153,7 @@ def _odometry(root: Path, folder: str) -> DriveFiles:
     )
     if run.public:
         return cut_out
-    return replace(cut_out, archive=_COLOUR_SEQUENCES, imu=None, imu_archive="")
+    return replace(cut_out, archive=_COLOUR_SEQUENCES, imu=None, imu_archive="", scans_archive="")
 
 
 def _raw_drive(root: Path, run: RawRun) -> Path:

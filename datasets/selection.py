@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.layouts import NumberedFiles
+from datasets.layouts import MissingError, NumberedFiles
 from datasets.matched import MatchedImu
 from datasets.text import DataError
 
@@ -21,11 +21,19 @@ NO_IMAGE = "broken: an image that is missing"
 
 @dataclass
 class Selection:
-    """The samples of a list that are kept, and a count of the others under their first reason."""
+    """The samples of a list that are kept, and why the others are not.
+
+    Attributes:
+        file: the list
+        kept: (N,) bool
+        left_out: how many are not, each under its first reason
+        faults: what is missing or broken, where that does not stop the program
+    """
 
     file: Path
-    kept: np.ndarray  # (N,) bool
+    kept: np.ndarray
     left_out: Counter[str] = field(default_factory=Counter)
+    faults: list[DataError | OSError] = field(default_factory=list)
 
     def leave_out(self, rows: np.ndarray, failing: np.ndarray, reason: str) -> None:
         """Leave out those of these rows (n,) that fail (n,) bool and are still in."""
@@ -33,11 +41,6 @@ class Selection:
         self.kept[falling] = False
         if len(falling):
             self.left_out[reason] += len(falling)
-
-    @property
-    def broken(self) -> int:
-        """How many were left out because something is missing or broken."""
-        return self.left_out[UNREADABLE] + self.left_out[NO_IMAGE]
 
     def __str__(self) -> str:
         lines = [f"{self.file}: {self.kept.sum()} of {len(self.kept)} samples can be used"]
@@ -54,32 +57,39 @@ class Rows:
 
 
 def need_images(
-    selection: Selection, rows: Rows, numbers: np.ndarray, images: NumberedFiles, skip: bool
+    selection: Selection,
+    rows: Rows,
+    numbers: np.ndarray,
+    images: NumberedFiles,
+    archive: str,
+    skip: bool,
 ) -> None:
     """Leave out samples that lack an image.
 
     A neighbour before the drive's first image or after its last is nobody's fault. Others that are
-    missing are.
+    missing are, and so is any target.
 
     Args:
         selection: is changed
         rows: the samples
         numbers: (n, k) of the files that they need, that of the target first
         images: which there are
-        skip: count samples that lack a file, instead of stopping at the first
+        archive: what brings them
+        skip: count samples that lack a file, instead of stopping
     """
+    absent = ~images.has(numbers)
     beyond = (numbers < images.numbers[0]) | (numbers > images.numbers[-1])
-    beyond[:, 0] = False
-    selection.leave_out(rows.places, beyond.any(1), BEYOND)
-    missing = ~images.has(numbers) & selection.kept[rows.places, None]
-    if missing.any() and not skip:
-        absent = np.unique(numbers[missing])
-        others = f", nor are {len(absent) - 1} others" if len(absent) > 1 else ""
-        raise FileNotFoundError(
-            f"{images.path(int(absent[0]))}: an image that {selection.file} needs is not there"
-            f"{others}; --skip_broken goes on without"
-        )
-    selection.leave_out(rows.places, missing.any(1), NO_IMAGE)
+    selection.leave_out(rows.places, beyond.any(1) & ~absent[:, 0], BEYOND)
+    absent &= selection.kept[rows.places, None]
+    if not absent.any():
+        return
+    first, *others = np.unique(numbers[absent]).tolist()
+    more = f", with {len(others)} more of this folder" if others else ""
+    fault = MissingError(f"{images.path(first)}: no such image{more}", archive)
+    if not skip:
+        raise fault
+    selection.faults.append(fault)
+    selection.leave_out(rows.places, absent.any(1), NO_IMAGE)
 
 
 def need_imu(

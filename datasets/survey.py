@@ -50,8 +50,7 @@ class DriveSurvey:
     @property
     def group(self) -> str:
         """The recording day; a sequence, or images of unknown days, by themselves."""
-        date, number, _ = self.name.partition("_drive_")
-        return date if number else self.name
+        return self.name.partition("_drive_")[0]
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,8 @@ def survey(job: SurveyJob) -> DriveSurvey:
     if not any(folder.exists() for folder in files.images.values()):
         if options.use_imu and files.imu is None:
             return found  # its samples cannot be used, whether its images are there or not
-        found.faults.append(str(MissingError(f"{files.name}: not there", files.archive)))
-        needed = [files.archive, _imu_archive(files, options) if options.use_imu else ""]
+        _guarded(found, lambda: open_camera(files, job.cameras[0], options))
+        needed = [_imu_archive(files, options) if options.use_imu else ""]
         if files.calibration is not None and not _is_calibrated(files.calibration):
             needed.append(files.calibration_archive)
         found.archives |= set(filter(None, needed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,7 @@ from pykitti.utils import read_calib_file
 from datasets import check
 from datasets.oxts import FIELDS
 from datasets.splits import PARTS, SPLITS, read_split
-from tests.image_tree import (
-    make_image_tree,
-    write_list,
-    write_sequence,
-    write_single_images,
-)
+from tests.image_tree import make_image_tree, write_list, write_sequence, write_single_images
 from tests.kitti_tree import edit_line, packet_line, packets
 
 DRIVES = "2011_09_26_drive_0001", "2011_09_30_drive_0016"  # KITTI offers both, with the packets
@@ -160,7 +156,9 @@ def test_a_missing_drive_is_named_with_the_archives_that_bring_it(
         shutil.rmtree(tree.extract)
     code, printed = look(*given)
     assert code == 1
-    assert faults(printed) == [f"{DRIVES[1]}: not there; {DRIVES[1]}_sync.zip brings it"]
+    assert faults(printed) == [
+        f"{tree.sync / 'image_02' / 'data'}: no such folder; {DRIVES[1]}_sync.zip brings it"
+    ]
     needed = [f"{DRIVES[1]}_sync.zip"]
     needed += [] if with_day else [f"{tree.date}_calib.zip"]
     needed += [] if with_extract or given else [f"{DRIVES[1]}_extract.zip"]
@@ -200,8 +198,8 @@ def test_the_calibration_of_a_day_is_missing_once(tmp_path, look):
     path = tmp_path / trees[0].date / "calib_cam_to_cam.txt"
     path.unlink()
     code, printed = look()
-    assert code == 1
-    assert faults(printed) == [f"{path}: no such file; 2011_09_26_calib.zip brings it"]
+    expected = [f"{path}: no such file; 2011_09_26_calib.zip brings it"]
+    assert code == 1 and faults(printed) == expected
     assert fetched(printed) == offered("2011_09_26_calib.zip")
 
 
@@ -216,35 +214,39 @@ def test_intervals_without_imu_are_counted_and_nothing_is_broken(trees, look):
         assert kept == SAMPLES - lost and all(reason.startswith("IMU: ") for reason in counts)
 
 
-@pytest.mark.parametrize("given", [[], ["--use_stereo"]])
-def test_a_hole_in_the_images_is_named(trees, look, given):
+# With stereo, neighbours are of the left camera, and of the right one the targets alone.
+HOLES = ([], ["1 r", "4 r"], "-", 2), (["--use_stereo"], ["1 l", "2 l", "4 l"], "6", 1)
+
+
+@pytest.mark.parametrize("given, targets, left, lost", HOLES)
+def test_a_hole_in_the_images_is_named(trees, look, given, targets, left, lost):
     folder = trees[0].sync / "image_03" / "data"
     for i in (2, 3):
         (folder / f"000000000{i}.png").unlink()
-    write_lists(trees[0].root, [f"{DRIVES[0]} {i} {'l' if given else 'r'}" for i in (1, 2, 4)])
+    write_lists(trees[0].root, [f"{DRIVES[0]} {target}" for target in targets])
     code, printed = look(*given)
     assert code == 1 and WHOLE not in printed
-    absent = f"{folder / '0000000002.png'}: an image that is not there"
-    assert all(fault.startswith(absent) for fault in faults(printed))
+    more = "" if given else ", with 1 more of this folder"
+    absent = f"{folder / '0000000002.png'}: no such image{more}; {DRIVES[0]}_sync.zip"
+    assert faults(printed)[0] == f"{absent} brings it"
+    assert rows(printed)[DRIVES[0]][:2] == [left, "4"]
     assert fetched(printed) == offered(f"{DRIVES[0]}_sync.zip")
     kept, counts = usable(printed, trees[0].root)
-    assert (kept, counts) == (2 if given else 0, {"broken: an image that is missing": 3 - kept})
+    assert (kept, counts) == (len(targets) - lost, {"broken: an image that is missing": lost})
 
 
 def test_a_hole_that_no_sample_needs_does_not_matter(trees, look):
     (trees[0].sync / "image_02" / "data" / "0000000003.png").unlink()
-    write_lists(trees[0].root, [f"{DRIVES[0]} 1 l"])
+    write_lists(trees[0].root, [f"{DRIVES[0]} 1 l", f"{DRIVES[0]} 3 r"])
     code, printed = look()
-    assert code == 0 and WHOLE in printed and rows(printed) == {DRIVES[0]: "5 - 6 5 of 5".split()}
+    assert code == 0 and WHOLE in printed and rows(printed) == {DRIVES[0]: "5 6 6 5 of 5".split()}
 
 
 def test_an_imu_that_is_too_short_is_a_fault(trees, look):
     for name in ("matched_oxts.txt", "matched_timestamps.txt"):
         path = trees[0].sync / "matched_oxts" / name
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    code, printed = look()
-    assert code == 1
-    (fault,) = faults(printed)
+    (fault,) = faults(look()[1])
     assert DRIVES[0] in fault and "4 intervals" in fault and "match the drive again" in fault
 
 
@@ -283,8 +285,9 @@ def test_without_splits_of_the_data_it_is_eigen_zhou_and_all_of_it_is_offered(lo
     assert code == 1
     assert f"\n{parts['train'].path}: 0 of {len(parts['train'])} samples can be used\n" in printed
     drives, moving = drives_of(PARTS), drives_of(PARTS[:2])
-    missing = [fault.split(":")[0] for fault in faults(printed)]  # the first of them
-    assert missing == [*sorted(drives)[:12], f"and {len(drives) - 12} more"]
+    missing = [Path(fault.split(":")[0]).parts[-3:-2] for fault in faults(printed)]  # the first
+    assert missing == [*((f"{drive}_sync",) for drive in sorted(drives)[:12]), ()]
+    assert faults(printed)[-1] == f"and {len(drives) - 12} more"
     names = [f"{drive}_sync.zip" for drive in drives]
     names += [f"{day}_calib.zip" for day in {drive[:10] for drive in drives}]
     names += [] if given else [f"{drive}_extract.zip" for drive in moving]
@@ -312,7 +315,7 @@ def test_single_images_need_nothing_else(tmp_path, look):
     assert rows(printed) == {SINGLE: ["4", "-", "-", "-"]} and " fx " not in printed
     shutil.rmtree(tmp_path / "splits")  # of 500 images, by default
     code, printed = look("--dataset", "kitti_test")
-    absent = f"{tmp_path / SINGLE}/image/0000000004.png: an image that is not there, nor are 495 "
+    absent = f"{tmp_path / SINGLE}/image/0000000004.png: no such image, with 495 more of "
     assert code == 1 and faults(printed)[0].startswith(absent)
     assert fetched(printed) == offered("data_depth_selection.zip")
 
@@ -324,7 +327,7 @@ def test_sequences_need_no_raw_drive_but_for_their_imu(trees, look):
     write_sequence(tree, "04", range(FRAMES))
     code, printed = look("--dataset", "kitti_odom")
     assert code == 0 and WHOLE in printed and ", from 0.23 to " in printed
-    assert "\nsequence 04      6      -      6  5 of 5\n" in printed
+    assert "\nsequence 04      6      -      -  5 of 5\n" in printed
     shutil.rmtree(tree.sync)
     shutil.rmtree(tree.extract)
     code, printed = look("--dataset", "kitti_odom", "--no_imu")

@@ -47,7 +47,7 @@ def matched(tree, name="matched_oxts.txt"):
 def test_a_whole_tree_can_be_used_whole(trees):
     inventory = take(trees[0], use_stereo=True, use_depth=True)
     assert inventory.selection.kept.all() and len(inventory.split) == 2 * PER_DRIVE
-    assert not inventory.selection.left_out and not inventory.faults
+    assert not inventory.selection.left_out and not inventory.selection.faults
     assert sorted(inventory.cameras) == [(0, 2), (0, 3), (1, 2), (1, 3)]
     assert [len(inventory.imu[drive]) for drive in (0, 1)] == [FRAMES - 1, FRAMES - 1]
 
@@ -137,12 +137,12 @@ def test_a_hole_in_the_images_is_named_or_counted(trees, damage, sides, asked, g
     lines = [f"{DRIVES[0]} {sample}" for sample in samples]
     write_list(tree.root / "splits" / "train_files.txt", lines)
     damage(tree)
-    with pytest.raises(DataError, match=r"0000000003\.png: an image that .* is not there") as error:
+    with pytest.raises(DataError, match=r"0000000003\.png: no such image; ") as error:
         take(tree, **asked)
-    assert "\n" not in str(error.value) and "--skip_broken" in str(error.value)
+    assert "\n" not in str(error.value)
     inventory = take(tree, skip_broken=True, **asked)
     assert {*samples} - {" ".join(line[1:]) for line in lines_of(inventory)} == gone
-    assert inventory.selection.left_out == {NO_IMAGE: len(gone)} and not inventory.faults
+    assert inventory.selection.left_out == {NO_IMAGE: len(gone)}
 
 
 def without_calibration_line(tree):
@@ -213,8 +213,8 @@ def test_what_is_wrong_with_a_drive_is_one_line_or_counted(trees, damage, messag
     inventory = take(trees[0], use_depth=True, skip_broken=True)
     assert inventory.selection.left_out == {UNREADABLE: PER_DRIVE}
     assert {line[0] for line in lines_of(inventory)} == {f"{trees[1].date}/{DRIVES[1]}_sync"}
-    (fault,) = inventory.faults
-    assert DRIVES[0] in fault and "\n" not in fault
+    fault = str(*inventory.selection.faults)
+    assert fault in str(error.value) and "\n" not in fault
     options = options_of(trees[0].root, use_depth=True, skip_broken=True)
     assert len(KittiDataset(options, "train")) == PER_DRIVE
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.layouts import NumberedFiles
+from datasets.layouts import MissingError, NumberedFiles
 from datasets.matched import MatchedImu, Reason, offsets_of
 from datasets.oxts import Packets
 from datasets.selection import (
@@ -24,6 +24,7 @@ from datasets.text import DataError
 from tests.kitti_tree import START_NS, packets
 
 LIST, FOLDER, IMU = Path("train_files.txt"), Path("images"), Path("matched_oxts.txt")
+ARCHIVE = "images.zip"
 AROUND = np.array([0, -1, 1])
 
 
@@ -52,7 +53,7 @@ def kept(selection, rows):
 def test_a_window_beyond_the_drive_is_nobodys_fault(first, last):
     selection, rows = all_of(range(10, 20))
     numbers = rows.frames[:, None] + [0, *(k for k in range(first, last + 1) if k)]
-    need_images(selection, rows, numbers, files(range(10, 20)), False)
+    need_images(selection, rows, numbers, files(range(10, 20)), ARCHIVE, False)
     inside = [f for f in range(10, 20) if f + first >= 10 and f + last <= 19]
     assert kept(selection, rows) == inside
     assert selection.left_out == {BEYOND: 10 - len(inside)}
@@ -61,34 +62,39 @@ def test_a_window_beyond_the_drive_is_nobodys_fault(first, last):
 def test_a_hole_is_named_with_how_many_others():
     selection, rows = all_of(range(1, 9))
     numbers = rows.frames[:, None] + AROUND
-    with pytest.raises(FileNotFoundError) as error:
-        need_images(selection, rows, numbers, files({*range(10)} - {4}), False)
-    assert str(error.value).startswith(f"{FOLDER / '0000000004.png'}: an image that {LIST} needs")
-    assert "other" not in str(error.value) and "\n" not in str(error.value)
-    with pytest.raises(FileNotFoundError, match=r"0000000004\.png.* nor are 2 others"):
-        need_images(selection, rows, numbers, files({*range(10)} - {4, 5, 7}), False)
+    with pytest.raises(MissingError) as error:
+        need_images(selection, rows, numbers, files({*range(10)} - {4}), ARCHIVE, False)
+    assert str(error.value) == f"{FOLDER / '0000000004.png'}: no such image; {ARCHIVE} brings it"
+    with pytest.raises(MissingError, match=r"0000000004\.png.* with 2 more of this folder"):
+        need_images(selection, rows, numbers, files({*range(10)} - {4, 5, 7}), ARCHIVE, False)
     assert selection.kept.all()  # nothing was changed on the way
 
 
 def test_a_hole_that_is_skipped_costs_exactly_the_windows_that_have_it():
     selection, rows = all_of(range(10))
-    need_images(selection, rows, rows.frames[:, None] + AROUND, files({*range(10)} - {4}), True)
+    need_images(
+        selection, rows, rows.frames[:, None] + AROUND, files({*range(10)} - {4}), ARCHIVE, True
+    )
     assert kept(selection, rows) == [1, 2, 6, 7, 8]
     assert selection.left_out == {BEYOND: 2, NO_IMAGE: 3}
+    assert [fault.archive for fault in selection.faults] == [ARCHIVE]
 
 
 def test_a_target_that_is_missing_is_a_fault_even_beyond_the_drive():
     selection, rows = all_of([3, 12])
-    with pytest.raises(FileNotFoundError, match=r"0000000012\.png"):
-        need_images(selection, rows, rows.frames[:, None], files(range(10)), False)
-    need_images(selection, rows, rows.frames[:, None], files(range(10)), True)
+    numbers = rows.frames[:, None] + AROUND  # all of the second are beyond
+    with pytest.raises(MissingError, match=r"0000000011\.png.* with 2 more"):
+        need_images(selection, rows, numbers, files(range(10)), ARCHIVE, False)
+    need_images(selection, rows, numbers, files(range(10)), ARCHIVE, True)
     assert kept(selection, rows) == [3] and selection.left_out == {NO_IMAGE: 1}
 
 
 def test_a_hole_between_samples_that_are_out_already_is_no_fault():
     selection, rows = all_of([1, 4, 7])
     selection.leave_out(rows.places, rows.frames == 4, "before")
-    need_images(selection, rows, rows.frames[:, None] + AROUND, files({*range(9)} - {4}), False)
+    need_images(
+        selection, rows, rows.frames[:, None] + AROUND, files({*range(9)} - {4}), ARCHIVE, False
+    )
     assert kept(selection, rows) == [1, 7] and selection.left_out == {"before": 1}
 
 
