@@ -25,6 +25,7 @@ from tqdm import tqdm
 import options
 from datasets.command import exit_code
 from datasets.drives import Drive, find_drives, split_drives
+from datasets.files import write_bytes
 from datasets.matched import (
     FOLDER,
     PACKETS_FILE,
@@ -255,8 +256,8 @@ def _write_pair(
         path.with_name(f".{path.name}.tmp") for path in (text_path, details_path)
     )
     try:
-        _write(text_new, content)
-        _write(details_new, (json.dumps(details, indent=2) + "\n").encode())
+        write_bytes(text_new, content)
+        write_bytes(details_new, (json.dumps(details, indent=2) + "\n").encode())
         # At no time does a text stand beside details that are not its own.
         text_path.unlink(missing_ok=True)
         os.replace(details_new, details_path)
@@ -265,13 +266,6 @@ def _write_pair(
         text_new.unlink(missing_ok=True)  # a full disk does not stay full
         details_new.unlink(missing_ok=True)
         raise
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:  # a full disk does not say of which file
-        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def choose_drives(

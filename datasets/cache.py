@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from tqdm import tqdm
 
 import options
 from datasets.command import exit_code
 from datasets.data_options import DataOptions
+from datasets.files import describe
 from datasets.image_cache import CacheJob, build_all
 from datasets.inventory import cache_job_of, take_inventory
 from datasets.splits import parts_of, split_folder
@@ -29,12 +31,18 @@ def run(args: Namespace) -> int:
         use_stereo=args.use_stereo,
         use_imu=False,
         cache_dir=args.cache_dir,
+        skip_broken=True,
     )
-    jobs: dict[str, CacheJob] = {}
+    jobs: dict[Path, CacheJob] = {}
+    faults: dict[str, None] = {}  # each once, in order
     for part in parts_of(split_folder(args.split)):
-        for camera in take_inventory(asked, part).cameras.values():
+        inventory = take_inventory(asked, part)
+        faults |= dict.fromkeys(map(describe, inventory.selection.faults))
+        for camera in inventory.cameras.values():
             job = cache_job_of(camera, asked)
-            jobs[str(job.file)] = job
+            jobs[job.file] = job
+    for fault in faults:
+        print(fault)
     broken = 0
     results = build_all(list(jobs.values()), args.workers, args.overwrite)
     for job, count in zip(
@@ -46,7 +54,7 @@ def run(args: Namespace) -> int:
     images = sum(len(job.images.numbers) for job in jobs.values())
     folders = f"{len(jobs)} folder{'s' * (len(jobs) != 1)}"
     print(f"{folders}, {images} images, {broken} broken: {args.cache_dir}")
-    return int(broken > 0)
+    return int(broken > 0 or bool(faults))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

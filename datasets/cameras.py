@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -119,11 +120,19 @@ def _mounting(
 ) -> Mounting:
     uses_pixels = options.intrinsics == "calibrated" or options.use_depth
     if files.calibration is None or not (uses_pixels or options.use_imu):
-        return Mounting(image_size(images.path(images.numbers[0])), None)
+        return Mounting(_first_size(images), None)
     if files.calibration.suffix != ".txt":
         of_day = read_calibration(files.calibration)[camera]
         return Mounting(of_day.image_size, of_day.K, of_day.P_px_v, of_day.T_c_v, of_day.T_c_b)
     return _sequence_mounting(files, images, camera, options)
+
+
+def _first_size(images: NumberedFiles) -> tuple[int, int]:
+    """Return the size of the first image that can be read; the error of the last, if none can."""
+    for number in images.numbers[:-1].tolist():
+        with suppress(DataError, FileNotFoundError):
+            return image_size(images.path(number))
+    return image_size(images.path(int(images.numbers[-1])))
 
 
 def _sequence_mounting(
@@ -142,7 +151,7 @@ def _sequence_mounting(
             T_c_b = read_calibration(files.imu.parent)[camera].T_c_b
         except FileNotFoundError as error:
             raise MissingError(str(error), f"{files.imu.parent.name}_calib.zip") from None
-    size = image_size(images.path(images.numbers[0]))
+    size = _first_size(images)
     return Mounting(size, P[:, :3].copy(), P @ T_cam0_v, sideways(P) @ T_cam0_v, T_c_b)
 
 

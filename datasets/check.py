@@ -15,21 +15,22 @@ from tqdm import tqdm
 import options
 from datasets.command import exit_code
 from datasets.data_options import DataOptions
+from datasets.files import describe
 from datasets.inventory import take_inventory
-from datasets.layouts import LEFT, RIGHT, MissingError, address
+from datasets.layouts import LEFT, RIGHT, SINGLE_IMAGES, MissingError, address
 from datasets.processes import in_processes
+from datasets.selection import NO_DEPTH
 from datasets.splits import DEPTH_SELECTION, parts_of, read_split, split_folder
 from datasets.survey import STANDING_M, DriveSurvey, SurveyJob, survey
 from datasets.text import DataError
 
 _SHOWN = 12  # of a list
-_DEFAULT_SPLITS = {"kitti_odom": ("odom",), "kitti_test": ("benchmark",)}
-_SINGLE_IMAGES = "kitti_test"
+_DEFAULT_SPLITS = {"kitti_odom": ("odom",), SINGLE_IMAGES: ("benchmark",)}
 
 
 def run(args: Namespace) -> int:
     """Survey the drives of the splits, print what was found, and return the exit code."""
-    single = args.dataset == _SINGLE_IMAGES
+    single = args.dataset == SINGLE_IMAGES
     asked = DataOptions(
         data_path=args.data_path,
         dataset=args.dataset,
@@ -41,13 +42,12 @@ def run(args: Namespace) -> int:
         use_depth=args.dataset in ("kitti", "kitti_depth"),
         skip_broken=True,
     )
-    if not args.data_path.is_dir():
-        raise DataError(f"{args.data_path}: no such folder, name the root of the data: --data_path")
     splits = args.split or _default_splits(asked)
     lists = _lists(splits, asked)
     if not lists:
         named = ", ".join(map(str, splits))
         raise DataError(f"--dataset {args.dataset}: no list of {named} is of this data")
+    selections = [take_inventory(_asked_of(p, folder, asked), p).selection for folder, p in lists]
     jobs = _jobs(lists, asked, args.deep)
     results = in_processes(survey, jobs, args.workers)
     surveys = list(tqdm(results, "drives", len(jobs), unit="drive", disable=None, leave=False))
@@ -55,10 +55,11 @@ def run(args: Namespace) -> int:
     lines += [*facts, ""] if (facts := [*_intrinsics(surveys), *_motion(surveys)]) else []
     faults = [fault for found in surveys for fault in found.faults]
     archives = set().union(*(found.archives for found in surveys))
-    for folder, part in lists:
-        selection = take_inventory(_asked_of(part, folder, asked), part).selection
+    for selection in selections:
         lines.append(str(selection))
-        faults += map(str, selection.faults)
+        faults += map(describe, selection.faults)
+        if count := selection.left_out[NO_DEPTH]:
+            faults.append(f"{selection.file}: {count} of the images have no ground-truth depth")
         archives |= {fault.archive for fault in selection.faults if isinstance(fault, MissingError)}
     faults = list(dict.fromkeys(faults))  # a day's calibration is missing for all its drives
     lines += ["", *_missing(faults, archives - {""})]
@@ -81,15 +82,16 @@ def _lists(splits: Sequence[str | Path], asked: DataOptions) -> list[tuple[Path,
         for part in parts_of(folder):
             file = folder / f"{part}_files.txt"
             single = read_split(file).folders[0].startswith(DEPTH_SELECTION)
-            if single == (asked.dataset == _SINGLE_IMAGES):
+            if single == (asked.dataset == SINGLE_IMAGES):
                 found[file] = folder, part
     return list(found.values())
 
 
 def _asked_of(part: str, folder: Path, asked: DataOptions) -> DataOptions:
-    """Return what a list has to have; tests look at single images, without IMU."""
-    asked = replace(asked, split=folder, use_depth=asked.use_depth and part == "test")
-    return replace(asked, use_imu=False, frame_ids=(0,)) if part == "test" else asked
+    """Return what a list has to have; only those of tests need ground truth."""
+    if part == "test":
+        return replace(asked.of_tests(), split=folder)
+    return replace(asked, split=folder, use_depth=False)
 
 
 def _jobs(lists: Sequence[tuple[Path, str]], asked: DataOptions, deep: bool) -> list[SurveyJob]:

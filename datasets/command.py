@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
 
+from datasets.files import describe
 from datasets.text import DataError
 
 
@@ -17,13 +19,14 @@ def exit_code(program: str, task: Callable[[], int], interrupted: str) -> int:
         task: returns an exit code
         interrupted: how things are when it was
     """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return task()
     except (DataError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of a pipe, like head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {describe(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted, {interrupted}", file=sys.stderr)

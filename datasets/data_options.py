@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datasets.layouts import LAYOUTS
+from datasets.layouts import LAYOUTS, SINGLE_IMAGES
 from datasets.matched import PACKETS_FILE
 from datasets.text import DataError
 
@@ -34,7 +34,7 @@ class DataOptions:
         skip_broken: count broken files and go on, instead of stopping at the first
     """
 
-    data_path: Path
+    data_path: str | Path
     split: str | Path = "eigen_zhou"
     dataset: str = "kitti"
     png: bool = False
@@ -51,6 +51,7 @@ class DataOptions:
     skip_broken: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "data_path", Path(self.data_path))
         if self.dataset not in LAYOUTS:
             raise DataError(f"dataset: expected one of {', '.join(LAYOUTS)}, got {self.dataset}")
         if self.intrinsics not in INTRINSICS:
@@ -60,14 +61,18 @@ class DataOptions:
             if value < _MULTIPLE or value % _MULTIPLE:
                 raise DataError(f"{name}: expected a multiple of {_MULTIPLE}, got {value}")
         offsets = sorted(self.frame_ids)
-        if self.dataset == "kitti_test" and (self.use_imu or offsets != [0]):
-            raise DataError("kitti_test: single images, without IMU and neighbours: frame_ids 0")
+        if self.dataset == SINGLE_IMAGES and (self.use_imu or offsets != [0]):
+            raise DataError(f"{SINGLE_IMAGES}: no IMU and no neighbours there: frame_ids 0")
         if 0 not in offsets or len(set(offsets)) != len(offsets):
             raise DataError(f"frame_ids: expected 0 and other offsets once each, got {offsets}")
         if self.use_imu and offsets != list(range(offsets[0], offsets[-1] + 1)):
             raise DataError(f"frame_ids: with IMU, expected one run like -1 0 1, got {offsets}")
         if self.use_imu and len(offsets) == 1:
             raise DataError("frame_ids: with IMU, expected at least one neighbour of 0")
+
+    def of_tests(self) -> DataOptions:
+        """Return what a list of tests has to have: single images, without IMU."""
+        return replace(self, use_imu=False, frame_ids=(0,))
 
     @property
     def size(self) -> tuple[int, int]:

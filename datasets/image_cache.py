@@ -11,20 +11,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.files import written_whole
 from datasets.images import read_resized
 from datasets.layouts import NumberedFiles
 from datasets.locks import locked
@@ -122,10 +120,11 @@ def open_cached(job: CacheJob) -> CachedImages | None:
     shape = (len(job.images.numbers), 3, job.size[1], job.size[0])
     if description is None or not _fits(job, description):
         _log.warning(
-            "%s: does not fit the images in %s any more, which are decoded instead; "
-            "`python -m datasets.cache` builds it anew",
+            "%s: not used, it was made from other images than are in %s now, of %s; "
+            "`python -m datasets.cache` makes it anew",
             job.file,
             job.images.folder,
+            description.source if description else "nobody knows which folder",
         )
         return None
     return CachedImages(job.file, description, shape)
@@ -204,7 +203,7 @@ def build(job: CacheJob, overwrite: bool = False) -> int:
             job.images.numbers.tolist(),
             broken,
         )
-        with _written_whole(job.file) as file:
+        with written_whole(job.file) as file:
             file.write(json.dumps(asdict(description)).encode())
         if alone:
             _tidy(job, description)
@@ -223,7 +222,7 @@ def _tidy(job: CacheJob, current: _Description | None) -> None:
 def _write_array(path: Path, job: CacheJob) -> dict[str, str]:
     """Write the array of a folder, and return what is wrong with which images."""
     broken: dict[str, str] = {}
-    with _written_whole(path) as file:
+    with written_whole(path) as file:
         for number in job.images.numbers.tolist():
             # Other errors, like files that may not be read, end the build: they would be kept for
             # good, since to mend them does not change the image.
@@ -234,20 +233,3 @@ def _write_array(path: Path, job: CacheJob) -> dict[str, str]:
                 image = torch.zeros(3, job.size[1], job.size[0], dtype=torch.uint8)
             file.write(image.numpy())  # its tofile() does not say that the disk is full
     return broken
-
-
-@contextmanager
-def _written_whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that is at its place when all has been written."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-        unfinished.replace(path)
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        # A full disk does not say of which file.
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.files import read_bytes
 from datasets.text import DataError
 
 EXTENSIONS = (".jpg", ".png")
@@ -86,19 +87,18 @@ def check_size(path: Path, size: tuple[int, int], recorded_size: tuple[int, int]
 
 def _read_bgr(path: Path) -> np.ndarray:
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+        data = read_bytes(path)
     except IsADirectoryError:
         raise DataError(f"{path}: a folder, expected an image") from None
-    except OSError as error:  # a bad disk does not say of which file
-        raise OSError(error.errno, error.strerror, str(path)) from None
     # OpenCV fills what is missing of an image with gray and says nothing to its caller.
     kind = "JPEG" if data.startswith(_JPEG) else "PNG" if data.startswith(_PNG) else None
     end = _JPEG_END if kind == "JPEG" else _PNG_END
     if kind and end not in data[-_END_WITHIN:]:
         raise DataError(f"{path}: a {kind} image that was cut off after {len(data)} bytes")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:  # of a header that promises more pixels than there may be
+        image = None
     if image is None:
         raise DataError(f"{path}: not an image that can be read ({len(data)} bytes)")
     return image

@@ -59,23 +59,28 @@ def take_inventory(options: DataOptions, part: str) -> Inventory:
         part: `train`, `val` or `test`
 
     Raises:
-        FileNotFoundError: the list itself is missing
-        DataError: the first file that is missing or broken; with `skip_broken`, samples that need
-            it are left out and counted
+        DataError, OSError: the first file that is missing or broken; with `skip_broken`, samples
+            that need it are left out and counted
     """
+    root = options.data_path
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder, name the root of the data: --data_path")
     split = read_split(split_folder(options.split) / f"{part}_files.txt")
     inventory = Inventory(split, Selection(split.path, np.ones(len(split), bool)))
     for drive, folder in enumerate(split.folders):
         places = np.flatnonzero(split.drive == drive)
         try:
-            files = locate(options.dataset, options.data_path, folder)
+            try:
+                files = locate(options.dataset, options.data_path, folder)
+            except DataError as error:
+                raise at_line(split.path, int(split.line[places[0]]), str(error)) from None
             for camera in np.unique(split.camera[places]).tolist():
                 of_camera = places[split.camera[places] == camera]
                 rows = Rows(of_camera, split.frame[of_camera])
                 _take_camera(inventory, options, files, drive, camera, rows)
         except (DataError, OSError) as error:
             if not options.skip_broken:
-                raise at_line(split.path, int(split.line[places[0]]), str(error)) from None
+                raise
             inventory.selection.faults.append(error)
             inventory.selection.leave_out(places, np.ones(len(places), bool), UNREADABLE)
     return inventory
@@ -141,14 +146,16 @@ def read_imu(files: DriveFiles, options: DataOptions) -> MatchedImu:
 def depth_files(files: DriveFiles, camera: int, options: DataOptions) -> NumberedFiles:
     """List the ground truth of a camera: improved depth, or the LiDAR scans."""
     if options.dataset == "kitti_depth":
-        folder, extension, archive = files.depth[camera], ".png", "data_depth_annotated.zip"
+        folder, extension, archive = files.depth[camera], ".png", files.depth_archive
     elif files.scans is None:
         raise DataError(f"{files.name}: these images have no ground-truth depth")
     else:
         folder, extension, archive = files.scans, SCAN_EXTENSION, files.scans_archive
-    if not folder.exists():
-        raise MissingError(f"{folder}: no such folder", archive)
-    return list_files(folder, files.digits, (extension,))
+    if folder.exists():
+        return list_files(folder, files.digits, (extension,))
+    if any(other.exists() for other in files.depth.values()):  # synthetic drives: the left camera's
+        return NumberedFiles(folder, extension, files.digits, np.zeros(0, np.int64))
+    raise MissingError(f"{folder}: no such folder", archive)
 
 
 def cache_job_of(camera: RecordedCamera, options: DataOptions) -> CacheJob:

@@ -20,10 +20,13 @@ from datasets.cameras import (
     stereo_motion,
 )
 from datasets.data_options import DataOptions
+from datasets.files import describe
 from datasets.image_cache import CacheJob, build_all, open_cached
 from datasets.imu_table import ImuTable
 from datasets.inventory import Inventory, cache_job_of, depth_files, take_inventory
-from datasets.lidar import depth_map, read_depth_png, read_scan, resize_depth
+from datasets.layouts import NumberedFiles
+from datasets.lidar import DepthAxis, depth_map, read_depth_png, read_scan, resize_depth
+from datasets.splits import CAMERAS
 from datasets.text import DataError
 
 _log = logging.getLogger(__name__)
@@ -51,7 +54,7 @@ class KittiDataset(Dataset[Sample]):
         inventory = take_inventory(options, part)
         self.selection = inventory.selection
         for fault in self.selection.faults:
-            _log.warning("left out: %s", fault)
+            _log.warning("left out: %s", describe(fault))
         kept = self.selection.kept
         if not kept.any():
             reasons = ", ".join(f"{n} {reason}" for reason, n in self.selection.left_out.items())
@@ -71,12 +74,9 @@ class KittiDataset(Dataset[Sample]):
             )
             for key, other in others.items()
         }
+        self._depth: dict[_Key, NumberedFiles] = {}
+        self._folders = split.folders
         self._images = dict(_open_images(self._cameras, options))
-        self._depth = {
-            key: depth_files(inventory.cameras[key].files, key[1], options)
-            for key in targets
-            if options.use_depth
-        }
         # One size for a batch: that of most of KITTI's drives, which is the largest.
         self._depth_size = max(self._cameras[key].mounting.recorded_size for key in targets)
         self._place_imu(inventory, sorted({drive for drive, _ in targets}))
@@ -103,8 +103,11 @@ class KittiDataset(Dataset[Sample]):
         """Return a sample; with `skip_broken`, the next one that can be read.
 
         Raises:
+            IndexError: there are not so many
             FileNotFoundError, DataError: a file of it is missing or broken
         """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} samples")
         for skipped in range(len(self)):
             place = (index + skipped) % len(self)
             try:
@@ -114,7 +117,7 @@ class KittiDataset(Dataset[Sample]):
                     raise
                 if place not in self._broken:
                     self._broken.add(place)
-                    _log.warning("left out: %s", error)
+                    _log.warning("left out: %s", describe(error))
         raise DataError(f"{self.selection.file}: none of its samples can be read")
 
     def _load(self, place: int, skipped: int) -> Sample:
@@ -134,7 +137,8 @@ class KittiDataset(Dataset[Sample]):
             imu = {k: self._imu.interval(row + k, T_c_b) for k in range(*options.window)}
         depth: dict[Frame, Tensor] = {}
         if options.use_depth:
-            depth[0] = torch.from_numpy(resize_depth(self.depth(place), self._depth_size))[None]
+            recorded = self.depth(place)
+            depth[0] = torch.from_numpy(resize_depth(recorded, self._depth_size)).unsqueeze(0)
         return Sample(
             image=image,
             K=camera.K_of(number, options.size),
@@ -145,15 +149,38 @@ class KittiDataset(Dataset[Sample]):
             skipped=torch.tensor(skipped),
         )
 
-    def depth(self, index: int) -> np.ndarray:
-        """Return the ground truth (h, w) float32 of a target as recorded [m], zero where none."""
-        key = self._key(index)
-        camera = self._cameras[key]
-        path = self._depth[key].path(int(self._frame[index]) + camera.files.shift)
-        if self.options.dataset == "kitti_depth":
+    def line(self, index: int) -> str:
+        """Return the line of the list that a sample comes from, `folder frame side`."""
+        folder = self._folders[self._drive[index]]
+        side = next(side for side, camera in CAMERAS.items() if camera == self._camera[index])
+        return f"{folder} {self._frame[index]} {side}"
+
+    def camera(self, index: int) -> RecordedCamera:
+        """Return the camera of a target: its calibration and its files, as recorded."""
+        return self._cameras[self._key(index)]
+
+    def depth(self, index: int, axis: DepthAxis = "z") -> np.ndarray:
+        """Return the ground truth of a target as recorded, whether or not samples have it.
+
+        Args:
+            index: place in the dataset
+            axis: of a LiDAR depth: `z` of the camera, or `x` of the velodyne as for the Eigen split
+
+        Returns:
+            (h, w) float32 [m], zero where there is none
+        """
+        drive, number = self._key(index)
+        camera, options = self._cameras[drive, number], self.options
+        frame = int(self._frame[index]) + camera.files.shift
+        if (drive, number) not in self._depth:
+            self._depth[drive, number] = depth_files(camera.files, number, options)
+        path = self._depth[drive, number].path(frame)
+        if options.dataset == "kitti_depth":
             return read_depth_png(path)
         mounting = camera.mounting
-        return depth_map(read_scan(path), mounting.P_px_v, mounting.recorded_size)
+        if mounting.P_px_v is None:
+            raise DataError(f"{path}: no calibration was read: use_depth, or calibrated intrinsics")
+        return depth_map(read_scan(path), mounting.P_px_v, mounting.recorded_size, axis)
 
     def _key(self, index: int) -> _Key:
         return int(self._drive[index]), int(self._camera[index])

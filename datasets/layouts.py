@@ -24,6 +24,9 @@ LEFT, RIGHT = 2, 3
 
 SCAN_EXTENSION = ".bin"
 
+SINGLE_IMAGES = "kitti_test"
+"""The dataset of images without neighbours, IMU and ground truth."""
+
 
 DAYS = ("2011_09_26", "2011_09_28", "2011_09_29", "2011_09_30", "2011_10_03")
 """When KITTI was recorded; drives of other days are of the user's own."""
@@ -71,6 +74,7 @@ class DriveFiles:
         archive: the file of KITTI's that brings the images; empty for drives of other days
         calibration_archive: the one that brings the calibration
         scans_archive: the one that brings the scans
+        depth_archive: the one that brings the improved ground truth
         imu_archive: the one that brings all packets of the IMU
     """
 
@@ -79,6 +83,7 @@ class DriveFiles:
     archive: str
     calibration_archive: str
     scans_archive: str = ""
+    depth_archive: str = ""
     imu_archive: str = ""
     digits: int = 10
     shift: int = 0
@@ -108,6 +113,7 @@ def _raw(root: Path, folder: str) -> DriveFiles:
         archive=f"{drive}_sync.zip" if offered else "",
         calibration_archive=f"{drive.date}_calib.zip" if offered else "",
         scans_archive=f"{drive}_sync.zip" if offered else "",
+        depth_archive="data_depth_annotated.zip" if offered else "",
         imu_archive=f"{drive}_extract.zip" if offered else "",
         calibration=root / drive.date,
         scans=sync / "velodyne_points" / "data",
@@ -174,7 +180,7 @@ LAYOUTS: dict[str, Callable[[Path, str], DriveFiles]] = {
     "kitti": _raw,
     "kitti_odom": _odometry,
     "kitti_depth": _raw,
-    "kitti_test": _benchmark,
+    SINGLE_IMAGES: _benchmark,
 }
 """How to find the files, by the name of the dataset."""
 

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
+from datasets.files import read_bytes
 from datasets.text import DataError
 
 UNITS_PER_M = 256  # of the 16 bits of a depth map in a file
@@ -36,15 +37,12 @@ def read_scan(path: Path) -> np.ndarray:
         FileNotFoundError: there is no such file
         DataError: it is empty, or was cut off within a point
     """
-    try:
-        data = np.fromfile(path, np.uint8)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+    data = read_bytes(path)
     if len(data) == 0 or len(data) % _POINT_BYTES:
         raise DataError(
             f"{path}: {len(data)} bytes, a scan has {_POINT_BYTES} for each point: fetch it again"
         )
-    return data.view("<f4").reshape(-1, 4)
+    return np.frombuffer(data, "<f4").reshape(-1, 4)
 
 
 def depth_map(
@@ -111,16 +109,13 @@ def read_depth_png(path: Path) -> np.ndarray:
         FileNotFoundError: there is no such file
         DataError: it is not a PNG of 16 bits in one channel, or was cut off
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+    data = read_bytes(path)
     try:
         # Reading alone passes over checksums: some broken files would be other depths.
         _open(data).verify()
         image = _open(data)
         numbers = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # of any kind: Pillow trusts the lengths that a file gives
         raise DataError(
             f"{path}: not a PNG image that can be read ({len(data)} bytes): fetch it again"
         ) from None

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.batch import Sample
+from datasets.files import describe
 from datasets.packing import Packed, pack
 from datasets.text import DataError
 
@@ -33,7 +34,7 @@ class _Contained(Dataset):
         try:
             return self.dataset[index]
         except (DataError, OSError) as error:
-            return _Failure(str(error))
+            return _Failure(describe(error))
 
 
 def _collate(samples: Sequence[Sample | _Failure]) -> Packed | _Failure:
@@ -84,5 +85,7 @@ class SampleLoader:
             if isinstance(packed, _Failure):
                 raise DataError(packed.message)
             sample, recorded = packed.to(self._device).unpack(), packed.unpack()
-            # What is drawn for a sample depends on its index: the host must not wait for it.
-            yield sample._replace(index=recorded.index, skipped=recorded.skipped)
+            # What is drawn for a sample depends on its index: the host must not wait for it. And a
+            # view of it would keep all of the batch alive.
+            index, skipped = recorded.index.clone(), recorded.skipped.clone()
+            yield sample._replace(index=index, skipped=skipped)

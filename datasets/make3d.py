@@ -15,6 +15,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from datasets import images
+from datasets.files import read_bytes
 from datasets.text import DataError
 
 FOLDERS = ("Test134", "Gridlaserdata")
@@ -99,10 +100,7 @@ def read_depth(pair: Make3dPair) -> np.ndarray:
         FileNotFoundError: there is no such file
         DataError: it cannot be read, or holds something else
     """
-    try:
-        data = pair.depth.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{pair.depth}: no such file") from None
+    data = read_bytes(pair.depth)
     try:
         grid = loadmat(io.BytesIO(data), variable_names=[_KEY]).get(_KEY)
     except Exception:  # of any kind: SciPy trusts the lengths and types that a file gives

@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from datasets.files import write_bytes
 from datasets.oxts import FIELDS, Packets, format_stamp, parse_packet, parse_stamp
 from datasets.text import DataError, at_line, read_lines
 
@@ -266,11 +267,11 @@ def _write_folder(folder: Path, matched: MatchedImu, report: Mapping[str, object
     (folder / "data").mkdir(parents=True)
     packet_lines = _lines(matched, matched.packets.lines)
     stamp_lines = _lines(matched, tuple(map(format_stamp, matched.packets.stamps_ns.tolist())))
-    _write(folder / PACKETS_FILE, "".join(packet_lines))
-    _write(folder / STAMPS_FILE, "".join(stamp_lines))
+    write_bytes(folder / PACKETS_FILE, "".join(packet_lines).encode())
+    write_bytes(folder / STAMPS_FILE, "".join(stamp_lines).encode())
     for i, line in enumerate(packet_lines):
-        _write(folder / "data" / f"{i:010d}.txt", line)
-    _write(folder / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+        write_bytes(folder / "data" / f"{i:010d}.txt", line.encode())
+    write_bytes(folder / REPORT_FILE, (json.dumps(report, indent=2) + "\n").encode())
 
 
 def tidy(drive_folder: Path) -> None:
@@ -287,10 +288,3 @@ def _lines(matched: MatchedImu, texts: tuple[str, ...]) -> list[str]:
     bounds = matched.offsets.tolist()
     intervals = zip(bounds, bounds[1:], strict=False)
     return [(_SEPARATOR.join(texts[begin:end]) or NONE) + "\n" for begin, end in intervals]
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:  # a full disk does not say of which file
-        raise OSError(error.errno, error.strerror, str(path)) from None

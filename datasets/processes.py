@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
@@ -41,7 +42,8 @@ def in_processes(
     with ended, alive, ProcessPoolExecutor(workers, context, _end_with, (ended,)) as executor:
         try:
             # Not executor.map, which cancels jobs: a pool that breaks then stumbles over them.
-            futures = deque(executor.submit(work, job) for job in jobs)
+            with _deaf_to_interrupts():
+                futures = deque(executor.submit(work, job) for job in jobs)
             while futures:
                 yield futures.popleft().result()
         except BrokenProcessPool:
@@ -51,6 +53,19 @@ def in_processes(
         except BaseException:
             alive.close()  # else all jobs that have begun, and some more, would be waited for
             raise
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Start processes that pass over Ctrl-C: this one ends them, and says so in one line."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which new processes take over
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end_with(pipe: Connection) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from datasets.cameras import open_camera
 from datasets.data_options import DataOptions
+from datasets.files import describe
 from datasets.images import check_size, read_image
 from datasets.inventory import depth_files, read_imu
 from datasets.layouts import DriveFiles, MissingError, NumberedFiles, locate
@@ -102,8 +103,8 @@ def _guarded(found: DriveSurvey, look: Callable[[], None]) -> None:
     try:
         look()
     except (DataError, OSError) as error:
-        if str(error) not in found.faults:
-            found.faults.append(str(error))
+        if describe(error) not in found.faults:
+            found.faults.append(describe(error))
         if isinstance(error, MissingError) and error.archive:
             found.archives.add(error.archive)
 
@@ -141,7 +142,7 @@ def _read_all(found: DriveSurvey, files: NumberedFiles, read: Callable[[Path], o
         try:
             read(files.path(number))
         except (DataError, OSError) as error:
-            faults.append(str(error))
+            faults.append(describe(error))
     found.faults += faults[:_SHOWN_FAULTS]
     if len(faults) > _SHOWN_FAULTS:
         found.faults.append(f"{files.folder}: {len(faults) - _SHOWN_FAULTS} more files are broken")

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from datasets.files import read_bytes
+
 # float() knows more than numbers in a data file may be: 1_000, nan, infinity, digits of any script.
 _NUMERIC = re.compile(r"[-+.0-9eE\s]*", re.ASCII)
 _SHOWN = 40  # characters of a wrong text that an error repeats
@@ -23,10 +25,7 @@ def at_line(path: Path, line: int, message: str) -> DataError:
 
 def read_lines(path: Path) -> list[str]:
     """Read the lines of a UTF-8 file, LF or CRLF, without a BOM and blank lines at its end."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+    data = read_bytes(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -177,6 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"make_splits: {error}", file=sys.stderr)
         return 2
+    if not changed:
+        print(f"{FOLDER}: all lists are as they should be")
     for path in changed:
         print(f"{path}: {'would change' if args.check else 'written'}")
     return int(args.check and bool(changed))

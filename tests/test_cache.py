@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_broken_images_are_counted_every_time(root, call):
         (["--height", 33], "height: expected a multiple of 32, got 33"),
         (["--width", 0], "width: expected a multiple of 32, got 0"),
         (["--workers", 0], "workers: expected at least 1, got 0"),
-        (["--data_path", "absent"], "image_02/data: no such folder"),
+        (["--data_path", "absent"], "absent: no such folder"),
     ],
 )
 def test_a_mistake_ends_in_one_line(root, call, more, message):
@@ -130,3 +131,20 @@ def test_it_runs_from_its_folder_with_several_processes(root):
     line = f"4 folders, 24 images, 0 broken: {root / 'cache'}\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, line, "")
     assert len(list(root.rglob("*.uint8"))) == 4
+
+
+def test_what_is_there_is_cached_when_a_drive_is_not(root, call):
+    shutil.rmtree(root / DATE / f"{DRIVES[1]}_sync")
+    code, out, err = call()
+    assert (code, err) == (1, "")
+    missing, done = out.splitlines()
+    assert f"{DRIVES[1]}_sync/image_02/data: no such folder" in missing
+    assert done == f"2 folders, 12 images, 0 broken: {root / 'cache'}"
+
+
+def test_both_cameras_are_cached_for_stereo(root, call):
+    write_list(root / "splits" / "train_files.txt", [f"{DATE}/{DRIVES[0]}_sync 2 l"])
+    for part in ("val", "test"):
+        (root / "splits" / f"{part}_files.txt").unlink()
+    assert call()[1].startswith("1 folder, 6 images")
+    assert call("--use_stereo")[1].startswith("2 folders, 12 images")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from PIL import Image
 from pykitti.utils import read_calib_file
 
 from datasets.cameras import DecodedImages, open_camera, other_side, stereo_motion
-from datasets.layouts import LEFT, RIGHT, locate
+from datasets.layouts import LEFT, RIGHT, MissingError, locate
 from datasets.text import DataError
 from tests.image_tree import (
     DRIVES,
@@ -21,6 +22,7 @@ from tests.image_tree import (
     make_image_tree,
     options_of,
     picture,
+    write_sequence,
     write_single_images,
 )
 from tests.kitti_tree import DATE
@@ -208,3 +210,26 @@ def test_an_image_of_another_size_than_the_calibration_says_is_refused(tmp_path)
     message = r"0000000001\.png: 100x38 pixels, but the images of this drive have 124x38$"
     with pytest.raises(DataError, match=message):
         images.read(1)
+
+
+def test_the_size_is_that_of_the_first_image_that_can_be_read(root, tmp_path):
+    shutil.copytree(root, tmp_path / "tree")
+    asked = {"intrinsics": "fixed", "use_imu": False}
+    images = sorted((tmp_path / "tree").rglob("image_02/data/*.png"))
+    images[0].write_bytes(b"")
+    assert opened(tmp_path / "tree", LEFT, **asked).mounting.recorded_size == SIZE
+    for image in images:
+        image.write_bytes(b"")
+    with pytest.raises(DataError, match=f"{images[-1].name}.*not an image"):
+        opened(tmp_path / "tree", LEFT, **asked)
+
+
+def test_a_sequence_without_where_its_scanner_is_says_what_brings_it(tmp_path):
+    (tree,) = make_image_tree(tmp_path, drives=["2011_09_30_drive_0016"])
+    calib = write_sequence(tree, "04", range(6)) / "calib.txt"
+    lines = [line for line in calib.read_text().splitlines() if not line.startswith("Tr")]
+    calib.write_text("\n".join(lines))
+    options = options_of(tmp_path, dataset="kitti_odom")
+    with pytest.raises(MissingError, match="calib.txt: no line `Tr: ...`") as error:
+        open_camera(locate("kitti_odom", tmp_path, "04"), LEFT, options)
+    assert error.value.archive == "data_odometry_calib.zip"

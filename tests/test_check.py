@@ -350,3 +350,12 @@ def test_sequences_need_no_raw_drive_but_for_their_imu(trees, look):
 def test_mistakes_are_one_line(trees, look, given, message):
     code, printed = look(*given)
     assert code == 2 and re.fullmatch(rf"python -m datasets\.check: .*{message}.*\n", printed)
+
+
+def test_images_to_be_tested_on_without_ground_truth_are_a_fault(trees, look):
+    for i in (2, 3):
+        (trees[0].sync / "velodyne_points" / "data" / f"000000000{i}.bin").unlink()
+    code, printed = look()
+    path = trees[0].root / "splits" / "test_files.txt"
+    assert code == 1 and usable(printed, trees[0].root)[0] == SAMPLES  # to train on
+    assert faults(printed) == [f"{path}: 4 of the images have no ground-truth depth"]

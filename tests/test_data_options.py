@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,9 @@ def test_what_cannot_be_is_refused_by_its_name(name, value, message, use_imu):
 
 def test_the_command_lines_offer_what_there_is():
     assert tuple(LAYOUTS) == options.DATASETS
+
+
+def test_tests_look_at_single_images_without_imu():
+    asked = DataOptions("data", frame_ids=(0, -1, 1), use_depth=True)
+    assert asked.of_tests() == replace(asked, use_imu=False, frame_ids=(0,))
+    assert asked.data_path == Path("data")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -242,3 +244,19 @@ def test_real_intrinsics_at_the_size_of_the_network():
     np.testing.assert_allclose(resized[0, [0, 2]], expected)
     expected = [721.5377 * 192 / 375, (172.854 + 0.5) * 192 / 375 - 0.5]
     np.testing.assert_allclose(resized[1, [1, 2]], expected)
+
+
+@pytest.mark.parametrize("header", ["PNG", "JPEG"])
+def test_a_header_that_promises_too_many_pixels_is_an_error(tmp_path, header):
+    path = tmp_path / "a.png"
+    image = np.zeros((8, 8, 3), np.uint8)
+    data = bytearray(cv2.imencode(".png" if header == "PNG" else ".jpg", image)[1].tobytes())
+    if header == "PNG":
+        data[16:24] = struct.pack(">II", 100_000, 100_000)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    else:
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = struct.pack(">HH", 65_500, 65_500)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="a.png: not an image that can be read"):
+        read_image(path)

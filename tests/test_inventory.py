@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import cv2
 import numpy as np
 import pytest
 
+from datasets.files import describe
 from datasets.inventory import MAX_INTERVAL_S, depth_files, read_imu, take_inventory
 from datasets.kitti import KittiDataset
 from datasets.layouts import locate
@@ -96,7 +98,7 @@ def test_another_file_of_packets_is_read_by_its_name(trees):
     assert take(trees[0]).selection.kept.all()
     left_out = take(trees[0], imu_filename="noisy.txt").selection.left_out
     assert left_out == {f"IMU: {Reason.NAN_IN_FILE.value}": 2}
-    with pytest.raises(DataError, match=r"matched_oxts/other\.txt: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"matched_oxts/other\.txt: no such file"):
         take(trees[0], imu_filename="other.txt")
 
 
@@ -206,15 +208,14 @@ FAULTS = {
 @pytest.mark.parametrize("damage, message", FAULTS.values(), ids=FAULTS)
 def test_what_is_wrong_with_a_drive_is_one_line_or_counted(trees, damage, message):
     damage(trees[0])
-    with pytest.raises(DataError, match=message) as error:
+    with pytest.raises((DataError, OSError)) as error:
         take(trees[0], use_depth=True)
-    assert "\n" not in str(error.value)
-    assert str(error.value).startswith(f"{trees[0].root / 'splits' / 'train_files.txt'}, line 1: ")
+    said = describe(error.value)
+    assert re.search(message, said) and said.startswith(str(trees[0].root)) and "\n" not in said
     inventory = take(trees[0], use_depth=True, skip_broken=True)
     assert inventory.selection.left_out == {UNREADABLE: PER_DRIVE}
     assert {line[0] for line in lines_of(inventory)} == {f"{trees[1].date}/{DRIVES[1]}_sync"}
-    fault = str(*inventory.selection.faults)
-    assert fault in str(error.value) and "\n" not in fault
+    assert [*map(describe, inventory.selection.faults)] == [said]
     options = options_of(trees[0].root, use_depth=True, skip_broken=True)
     assert len(KittiDataset(options, "train")) == PER_DRIVE
 
@@ -224,16 +225,16 @@ def test_what_is_wrong_with_a_drive_is_one_line_or_counted(trees, damage, messag
     [
         ("2011_09_26/2011_09_26_drive_0099_sync", r"drive_0099_sync/.*drive_0099_sync\.zip"),
         ("2011_09_29/2011_09_29_drive_0004_sync", r"drive_0004_sync/.*drive_0004_sync\.zip"),
-        ("2011_09_26/nonsense", r"expected a drive like"),
-        ("09", r"expected a drive like"),
+        ("2011_09_26/nonsense", r"train_files\.txt, line 4: expected a drive like"),
+        ("09", r"train_files\.txt, line 4: expected a drive like"),
     ],
 )
-def test_a_drive_that_is_unknown_is_named_with_its_line(trees, folder, message):
+def test_a_drive_that_is_unknown_is_named(trees, folder, message):
     path = trees[0].root / "splits" / "train_files.txt"
     path.write_text(f"{DRIVES[0]} 3 l\n\n{DRIVES[1]} 3 l\n{folder} 3 l\n{folder} 4 l\n")
     with pytest.raises(DataError, match=message) as error:
         take(trees[0])
-    assert str(error.value).startswith(f"{path}, line 4: ") and "\n" not in str(error.value)
+    assert "\n" not in str(error.value)
     inventory = take(trees[0], skip_broken=True)
     assert inventory.selection.kept.tolist() == [True, True, False, False]
     assert inventory.selection.left_out == {UNREADABLE: 2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import shutil
 from pathlib import Path
 
 import cv2
@@ -222,6 +223,38 @@ def test_samples_without_a_scan_are_counted(own):
     assert data.selection.left_out == {NO_DEPTH: 2}
     assert (0, 4) not in {(own.index(tree), frame) for _, tree, frame, _ in samples(data, own)}
     assert dataset(own).selection.left_out == {}
+
+
+def test_what_evaluation_needs_is_there_whatever_samples_have(trees):
+    data, lines = dataset(trees), (trees[0].root / "splits" / "train_files.txt").read_text()
+    assert [data.line(i) for i in range(len(data))] == lines.splitlines()
+    with_depth = dataset(trees, use_depth=True)
+    for i in (0, len(data) - 1):
+        np.testing.assert_array_equal(data.depth(i), with_depth.depth(i))
+        assert data.camera(i).mounting.recorded_size == SIZE
+        z, x = data.depth(i), data.depth(i, axis="x")  # of the same points, 0.27 m further back
+        assert ((z > 0) == (x > 0)).mean() > 0.99 and 0.2 < np.median(x[x > 0] - z[z > 0]) < 0.4
+    uncalibrated = dataset(trees, intrinsics="fixed", use_imu=False)
+    with pytest.raises(DataError, match="no calibration was read"):
+        uncalibrated.depth(0)
+
+
+def test_a_camera_without_improved_depth_beside_one_that_has_it_is_counted(own):
+    for tree in own:
+        write_improved_depth(tree.sync, range(FRAMES))
+        shutil.rmtree(tree.sync / "proj_depth" / "groundtruth" / "image_03")
+    data = dataset(own, dataset="kitti_depth", use_depth=True)
+    assert {sample.split()[2] for sample in map(data.line, range(len(data)))} == {"l"}
+    assert data.selection.left_out == {NO_DEPTH: len(data)}
+
+
+def test_a_dataset_ends(trees):
+    data = dataset(trees)
+    assert len([*zip(data, range(10**4), strict=False)]) == len(data)
+    assert torch.equal(data[-1].image[0], data[len(data) - 1].image[0])
+    for index in (len(data), -len(data) - 1):
+        with pytest.raises(IndexError, match=f"index {index} of {len(data)}"):
+            data[index]
 
 
 def cut(path):

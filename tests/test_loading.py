@@ -70,9 +70,24 @@ def test_a_batch_has_what_the_dataset_gave(workers):
 
 def test_batches_arrive_on_their_device(device):
     for batch in SampleLoader(Numbers(), 4, range(10), 0, device):
-        assert all(tensor.device.type == device.type for tensor in tensors(batch))
-        i = batch.index.cpu()
-        assert torch.equal(batch.image[0].cpu(), i.byte().view(-1, 1, 1, 1).expand(-1, 3, 2, 4))
+        i = batch.index.byte().view(-1, 1, 1, 1)
+        assert torch.equal(batch.image[0].cpu(), i.expand(-1, 3, 2, 4))
+
+
+@pytest.mark.parametrize("target", ["meta", "cuda"])
+def test_what_the_host_decides_by_stays_with_it(target):
+    if target == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    for batch in SampleLoader(Numbers(), 4, range(10), 0, torch.device(target)):
+        assert batch.index.device == batch.skipped.device == CPU
+        rest = tensors(batch._replace(index=batch.image[0], skipped=batch.image[0]))
+        assert {tensor.device.type for tensor in rest} == {target}
+
+
+def test_an_index_that_is_kept_does_not_keep_its_batch():
+    (batch,) = SampleLoader(Numbers(), 4, range(4), 0, CPU)
+    for kept in (batch.index, batch.skipped):
+        assert kept.untyped_storage().nbytes() == 4 * 8
 
 
 def test_every_epoch_asks_the_sampler_anew(workers):
@@ -122,7 +137,7 @@ def read_until_it_fails(loader) -> tuple[list[int], type[Exception], str]:
     [
         (DataError(MESSAGE), MESSAGE),
         (FileNotFoundError("a/b.png: no such file"), "a/b.png: no such file"),
-        (PermissionError(13, "Not allowed", "a.png"), "[Errno 13] Not allowed: 'a.png'"),
+        (PermissionError(13, "Not allowed", "a.png"), "a.png: not allowed"),
     ],
 )
 def test_a_broken_file_ends_the_epoch_in_one_line(workers, error, message):

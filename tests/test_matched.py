@@ -269,16 +269,16 @@ def test_a_killed_run_leaves_the_old_folder_and_the_next_one_tidies(
 ):
     if existing:
         write_matched(tmp_path, imu([2]), {"run": 1})
-    calls, write = [], matched._write
+    calls, write = [], matched.write_bytes
 
-    def dying(path, text):
+    def dying(path, content):
         calls.append(path)
         if len(calls) == at:
             raise Killed
-        write(path, text)
+        write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(matched, "_write", dying)
+        patch.setattr(matched, "write_bytes", dying)
         patch.setattr(matched.shutil, "rmtree", lambda *_, **__: None)  # it is dead
         with pytest.raises(Killed):
             write_matched(tmp_path, imu([3, 3, 3]), {"run": 2})
@@ -327,7 +327,7 @@ def test_a_full_disk_is_said_with_the_file_and_leaves_nothing_behind(tmp_path, m
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"No space left on device: '.*matched_oxts\.txt'"):
         write_matched(tmp_path, imu([3]), {})
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from datasets.command import exit_code
 from datasets.processes import in_processes
 from datasets.text import DataError
 
@@ -55,6 +57,22 @@ def test_workers_end_when_the_caller_stops_whatever_they_are_at(error):
         for _ in in_processes(time.sleep, [0, 30, 30, 30, 30], 2):
             raise error
     assert time.monotonic() - began < 10
+
+
+def test_an_interrupt_while_workers_start_is_one_line():
+    code = "import tests.test_processes as t; t._interruptible()"
+    command = [sys.executable, "-c", code]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes) as parent:
+        assert parent.stdout.readline() == "starting\n"
+        time.sleep(0.3)  # the workers are importing what they need
+        os.killpg(parent.pid, signal.SIGINT)  # as a terminal does
+        assert parent.stderr.read() == "command: interrupted, nothing was done\n"
+
+
+def _interruptible():
+    print("starting", flush=True)
+    exit_code("command", lambda: list(in_processes(_say_and_sleep, [1, 1], 2)), "nothing was done")
 
 
 def _start_workers():
