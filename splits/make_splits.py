@@ -10,7 +10,7 @@ frames for validation, the others for training but for five between them, so tha
 in both. Its tests are the left frames of validation: their numbers say that things work, and
 nothing of how well.
 
-kitti_archives_to_download.txt is for `wget -x -i`. Of the large unsynced recordings (extract), the
+kitti_archives_to_download.txt is for `wget -i`. Of the large unsynced recordings (extract), the
 only ones with all IMU packets, it has those of eigen_zhou, eigen_full and odom.
 """
 

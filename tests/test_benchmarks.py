@@ -249,7 +249,7 @@ def test_depth_maps_are_those_of_a_loop_over_pixels(capsys):
 def test_data_loading_prints_what_it_measured_beside_its_limits(capsys, monkeypatch):
     for name, less in {"RENDERED": 3, "RECORDED": (124, 38), "SIZE": (96, 32)}.items():
         monkeypatch.setattr(data_loading, name, less)
-    data_loading.main(["--frames", "8", "--samples", "50", "--repeats", "1"])
+    data_loading.main(["--frames", "12", "--samples", "50", "--repeats", "1"])
     printed = capsys.readouterr().out
     rows = [line for line in printed.splitlines() if line.startswith(tuple(data_loading.LIMITS))]
     assert [float(row.split()[-1]) for row in rows] == [*data_loading.LIMITS.values()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as oracle
@@ -200,13 +199,3 @@ def test_the_largest_square_fills_the_height():
 
 def test_only_images_that_get_squares_have_to_be_large_enough():
     assert ImageNoise("gg", recorded_size=(40, 30)).mask_size == 50
-
-
-def test_no_frame_has_the_stream_of_the_augmentation():
-    """A key with zeros at its end gives NumPy's generator the same numbers as one without them."""
-    tones = draw_noise(ImageNoise("gg"), 5, 3, INDEX, FRAMES)
-    for row, place in enumerate(INDEX.tolist()):
-        of_augmentation = np.random.default_rng([5, 3, place]).uniform(0.5, 1.5, 16)
-        for frame in FRAMES:
-            drawn = [float(column[row]) for column in tones[frame]]
-            assert not np.isclose(np.subtract.outer(drawn, of_augmentation), 0, atol=1e-6).any()

@@ -86,7 +86,7 @@ def test_every_command_exists(command):
         check_pip(words[3:])
     elif words[1] == "-m":
         check_module(words[0], words[2], words[3:])
-    elif words[0] in ("mkdir", "wget", "for"):
+    elif words[0] in ("mkdir", "wget", "for", "grep"):
         check_shell(command)
     elif words[0] == ".venv/bin/python":
         check_program(words[1], words[2:])
@@ -97,6 +97,7 @@ def test_every_command_exists(command):
 def test_there_is_something_to_check_and_nothing_that_is_not():
     assert len(commands()) >= 8
     assert len(blocks("python")) >= 2
+    assert not re.findall(r"^[A-Z]+$", PAGES, re.MULTILINE)  # what was to be filled in
     assert set(re.findall(r"^```(\w+)$", PAGES, re.MULTILINE)) == {"bash", "python"}
 
 
