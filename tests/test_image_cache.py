@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -242,24 +243,37 @@ def test_too_little_room_is_noticed_before_anything_is_written(cached, monkeypat
     assert list(build_all([job], 1)) == [0]  # it needs no room any more
 
 
-@pytest.fixture
-def full_disk():
-    """Let no file become longer than 10000 bytes, a part of the array."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+class Filling:
+    """A file that the disk has room for 10000 bytes of, a part of the array."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def write(self, data):
+        if self.file.tell() + memoryview(data).nbytes > 10_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.file.write(data)
 
 
-def test_a_disk_that_becomes_full_leaves_what_was_there(cached, request):
-    job = job_of(cached)
+def test_a_disk_that_becomes_full_leaves_what_was_there(cached, monkeypatch):
+    job, really_open = job_of(cached), Path.open
     names = sorted(job.file.parent.iterdir())
-    request.getfixturevalue("full_disk")
-    with pytest.raises(OSError, match=r"File too large: '.*data-[0-9a-f]{12}\.uint8'"):
+
+    def open_filling(path, mode="r", **more):
+        file = really_open(path, mode, **more)
+        return Filling(file) if mode == "wb" else file
+
+    monkeypatch.setattr(Path, "open", open_filling)
+    with pytest.raises(OSError, match=r"No space left on device: '.*data-[0-9a-f]{12}\.uint8'"):
         build(job, overwrite=True)
     assert sorted(job.file.parent.iterdir()) == names and is_right(job)
-    with pytest.raises(OSError, match="File too large"):
+    with pytest.raises(OSError, match="No space left"):
         build(job_of(cached, "other"))
     assert open_cached(job_of(cached, "other")) is None
 
