@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -93,15 +94,13 @@ def open_camera(files: DriveFiles, camera: int, options: DataOptions) -> Recorde
         raise DataError(f"{files.name}: has no camera {camera}")
     folder = files.images[camera]
     if not folder.exists():
-        raise MissingError(f"{folder}: no such folder", files.archive)
+        absent = next(path for path in (folder, *folder.parents) if path.parent.exists())
+        raise MissingError(f"{absent}: no such folder", files.archive)
     kinds = EXTENSIONS[::-1] if options.png else EXTENSIONS
     images = list_files(folder, files.digits, kinds)
     if not len(images.numbers):
         raise MissingError(f"{folder}: no images here", files.archive)
-    try:
-        mounting = _mounting(files, images, camera, options)
-    except FileNotFoundError as error:
-        raise MissingError(str(error), files.calibration_archive) from None
+    mounting = _mounting(files, images, camera, options)
     return RecordedCamera(files, images, mounting, _network_intrinsics(mounting, options))
 
 
@@ -122,9 +121,19 @@ def _mounting(
     if files.calibration is None or not (uses_pixels or options.use_imu):
         return Mounting(_first_size(images), None)
     if files.calibration.suffix != ".txt":
-        of_day = read_calibration(files.calibration)[camera]
+        with _brought_by(files.calibration_archive):
+            of_day = read_calibration(files.calibration)[camera]
         return Mounting(of_day.image_size, of_day.K, of_day.P_px_v, of_day.T_c_v, of_day.T_c_b)
     return _sequence_mounting(files, images, camera, options)
+
+
+@contextmanager
+def _brought_by(archive: str) -> Iterator[None]:
+    """Say of a file that is not there which archive has it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MissingError(str(error), archive) from None
 
 
 def _first_size(images: NumberedFiles) -> tuple[int, int]:
@@ -139,7 +148,8 @@ def _sequence_mounting(
     files: DriveFiles, images: NumberedFiles, camera: int, options: DataOptions
 ) -> Mounting:
     """Read the `calib.txt` of an odometry sequence; where the IMU sits, its raw drive knows."""
-    file = KeyedFile(files.calibration)
+    with _brought_by(files.calibration_archive):
+        file = KeyedFile(files.calibration)
     P = file.checked(f"P{camera}", 12, projects, "a focal length above zero").reshape(3, 4)
     if "Tr" not in file.lines:  # the file that comes with the images has the cameras alone
         raise MissingError(f"{file.path}: no line `Tr: ...`", files.calibration_archive)
@@ -147,10 +157,8 @@ def _sequence_mounting(
     T_cam0_v[:3] = file.numbers("Tr", 12).reshape(3, 4)
     T_c_b = None
     if options.use_imu and files.imu is not None:
-        try:
+        with _brought_by(f"{files.imu.parent.name}_calib.zip"):
             T_c_b = read_calibration(files.imu.parent)[camera].T_c_b
-        except FileNotFoundError as error:
-            raise MissingError(str(error), f"{files.imu.parent.name}_calib.zip") from None
     size = _first_size(images)
     return Mounting(size, P[:, :3].copy(), P @ T_cam0_v, sideways(P) @ T_cam0_v, T_c_b)
 
@@ -162,8 +170,8 @@ def other_side(camera: int) -> int:
 
 def stereo_motion(camera: int, own: Mounting, other: Mounting, options: DataOptions) -> Tensor:
     """Return T_s_c0 (4, 4) float32 [m]: this camera's coordinates to those of the other."""
-    T_s_c0 = np.eye(4)
     if options.intrinsics == "fixed":
+        T_s_c0 = np.eye(4)
         # A camera further right sees what is in front of this one further left.
         T_s_c0[0, 3] = -FIXED_BASELINE_M if camera == LEFT else FIXED_BASELINE_M
     else:

@@ -96,17 +96,21 @@ def _asked_of(part: str, folder: Path, asked: DataOptions) -> DataOptions:
 
 def _jobs(lists: Sequence[tuple[Path, str]], asked: DataOptions, deep: bool) -> list[SurveyJob]:
     cameras: dict[str, set[int]] = defaultdict(set)
-    moving: set[str] = set()  # of which more than single images are wanted
+    trained, tested = set(), set()
     for folder, part in lists:
         split = read_split(folder / f"{part}_files.txt")
         for drive, name in enumerate(split.folders):
             cameras[name] |= set(split.camera[split.drive == drive].tolist())
-            moving |= {name} if part != "test" else set()
+            (tested if part == "test" else trained).add(name)
     return [
         SurveyJob(
             folder,
             (LEFT, RIGHT) if asked.use_stereo else tuple(sorted(cameras[folder])),
-            replace(asked, use_imu=asked.use_imu and folder in moving),
+            replace(
+                asked,
+                use_imu=asked.use_imu and folder in trained,
+                use_depth=asked.use_depth and folder in tested,
+            ),
             deep,
         )
         for folder in sorted(cameras)

@@ -46,12 +46,14 @@ class DataOptions:
     imu_filename: str = PACKETS_FILE
     intrinsics: str = "calibrated"
     use_depth: bool = False
-    cache_dir: Path | None = None
+    cache_dir: str | Path | None = None
     cache_workers: int = 1
     skip_broken: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data_path", Path(self.data_path))
+        for name in ("data_path", "cache_dir"):
+            if isinstance(path := getattr(self, name), str):
+                object.__setattr__(self, name, Path(path))
         if self.dataset not in LAYOUTS:
             raise DataError(f"dataset: expected one of {', '.join(LAYOUTS)}, got {self.dataset}")
         if self.intrinsics not in INTRINSICS:
@@ -60,9 +62,13 @@ class DataOptions:
             value = getattr(self, name)
             if value < _MULTIPLE or value % _MULTIPLE:
                 raise DataError(f"{name}: expected a multiple of {_MULTIPLE}, got {value}")
+        self._check_frames()
+
+    def _check_frames(self) -> None:
         offsets = sorted(self.frame_ids)
-        if self.dataset == SINGLE_IMAGES and (self.use_imu or offsets != [0]):
-            raise DataError(f"{SINGLE_IMAGES}: no IMU and no neighbours there: frame_ids 0")
+        alone = not (self.use_imu or self.use_stereo) and offsets == [0]
+        if self.dataset == SINGLE_IMAGES and not alone:
+            raise DataError(f"{SINGLE_IMAGES}: no IMU, stereo and neighbours there: frame_ids 0")
         if 0 not in offsets or len(set(offsets)) != len(offsets):
             raise DataError(f"frame_ids: expected 0 and other offsets once each, got {offsets}")
         if self.use_imu and offsets != list(range(offsets[0], offsets[-1] + 1)):

@@ -8,6 +8,7 @@ import numpy as np
 
 from datasets.cameras import RecordedCamera, open_camera, other_side
 from datasets.data_options import DataOptions
+from datasets.files import describe
 from datasets.image_cache import CacheJob, cache_job
 from datasets.layouts import (
     SCAN_EXTENSION,
@@ -62,28 +63,36 @@ def take_inventory(options: DataOptions, part: str) -> Inventory:
         DataError, OSError: the first file that is missing or broken; with `skip_broken`, samples
             that need it are left out and counted
     """
-    root = options.data_path
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder, name the root of the data: --data_path")
+    if not options.data_path.is_dir():
+        raise FileNotFoundError(
+            f"{options.data_path}: no such folder, name the root of the data: --data_path"
+        )
     split = read_split(split_folder(options.split) / f"{part}_files.txt")
     inventory = Inventory(split, Selection(split.path, np.ones(len(split), bool)))
     for drive, folder in enumerate(split.folders):
-        places = np.flatnonzero(split.drive == drive)
-        try:
+        of_drive = np.flatnonzero(split.drive == drive)
+        for camera in np.unique(split.camera[of_drive]).tolist():
+            places = of_drive[split.camera[of_drive] == camera]
             try:
-                files = locate(options.dataset, options.data_path, folder)
-            except DataError as error:
-                raise at_line(split.path, int(split.line[places[0]]), str(error)) from None
-            for camera in np.unique(split.camera[places]).tolist():
-                of_camera = places[split.camera[places] == camera]
-                rows = Rows(of_camera, split.frame[of_camera])
+                files = _located(options, split, drive, folder)
+                rows = Rows(places, split.frame[places])
                 _take_camera(inventory, options, files, drive, camera, rows)
-        except (DataError, OSError) as error:
-            if not options.skip_broken:
-                raise
-            inventory.selection.faults.append(error)
-            inventory.selection.leave_out(places, np.ones(len(places), bool), UNREADABLE)
+            except (DataError, OSError) as error:
+                if not options.skip_broken:
+                    raise
+                if describe(error) not in map(describe, inventory.selection.faults):
+                    inventory.selection.faults.append(error)
+                inventory.selection.leave_out(places, np.ones(len(places), bool), UNREADABLE)
     return inventory
+
+
+def _located(options: DataOptions, split: Split, drive: int, folder: str) -> DriveFiles:
+    """Return where a drive's files lie; a name that is none is of the line that has it first."""
+    try:
+        return locate(options.dataset, options.data_path, folder)
+    except DataError as error:
+        line = int(split.line[split.drive == drive][0])
+        raise at_line(split.path, line, str(error)) from None
 
 
 def _take_camera(
@@ -153,7 +162,8 @@ def depth_files(files: DriveFiles, camera: int, options: DataOptions) -> Numbere
         folder, extension, archive = files.scans, SCAN_EXTENSION, files.scans_archive
     if folder.exists():
         return list_files(folder, files.digits, (extension,))
-    if any(other.exists() for other in files.depth.values()):  # synthetic drives: the left camera's
+    if options.dataset == "kitti_depth" and any(f.exists() for f in files.depth.values()):
+        # Of synthetic drives, only the left camera has it.
         return NumberedFiles(folder, extension, files.digits, np.zeros(0, np.int64))
     raise MissingError(f"{folder}: no such folder", archive)
 

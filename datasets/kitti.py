@@ -26,7 +26,7 @@ from datasets.imu_table import ImuTable
 from datasets.inventory import Inventory, cache_job_of, depth_files, take_inventory
 from datasets.layouts import NumberedFiles
 from datasets.lidar import DepthAxis, depth_map, read_depth_png, read_scan, resize_depth
-from datasets.splits import CAMERAS
+from datasets.splits import CAMERA_OF_SIDE
 from datasets.text import DataError
 
 _log = logging.getLogger(__name__)
@@ -152,8 +152,8 @@ class KittiDataset(Dataset[Sample]):
     def line(self, index: int) -> str:
         """Return the line of the list that a sample comes from, `folder frame side`."""
         folder = self._folders[self._drive[index]]
-        side = next(side for side, camera in CAMERAS.items() if camera == self._camera[index])
-        return f"{folder} {self._frame[index]} {side}"
+        side_of = {camera: side for side, camera in CAMERA_OF_SIDE.items()}
+        return f"{folder} {self._frame[index]} {side_of[self._camera[index]]}"
 
     def camera(self, index: int) -> RecordedCamera:
         """Return the camera of a target: its calibration and its files, as recorded."""
@@ -168,6 +168,9 @@ class KittiDataset(Dataset[Sample]):
 
         Returns:
             (h, w) float32 [m], zero where there is none
+
+        Raises:
+            DataError, OSError: there is none of this kind, it is broken, or no calibration was read
         """
         drive, number = self._key(index)
         camera, options = self._cameras[drive, number], self.options

@@ -16,11 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.drives import Drive
-from datasets.splits import ODOMETRY, RawRun
+from datasets.splits import LEFT, ODOMETRY, RIGHT, RawRun
 from datasets.text import DataError
-
-LEFT, RIGHT = 2, 3
-"""The colour cameras."""
 
 SCAN_EXTENSION = ".bin"
 

@@ -108,7 +108,7 @@ def need_imu(
     if intervals[kept].max(initial=-1) >= len(matched):
         raise DataError(
             f"{file}: {len(matched)} intervals, but there are images beyond the last: match the "
-            "drive again"
+            "drive again, with match_kitti_imu.py --overwrite"
         )
     reasons = np.array([reason and reason.value for reason in matched.reasons], dtype=object)
     needed = reasons[intervals[kept]]  # (kept, k)

@@ -15,9 +15,12 @@ import numpy as np
 
 from datasets.text import DataError, at_line, read_lines, shown
 
+LEFT, RIGHT = 2, 3
+"""The colour cameras."""
+
 SPLITS = Path(__file__).parent.parent / "splits"
 PARTS = ("train", "val", "test")
-CAMERAS = {"l": 2, "r": 3}  # the colour cameras, by the side in a line
+CAMERA_OF_SIDE = {"l": LEFT, "r": RIGHT}
 DEPTH_SELECTION = "depth_selection/"  # begins the folders of single images, of drives unknown
 # Ten digits are those of KITTI's file names. Lists of others have them, or leave out the zeros.
 _LINE = re.compile(r"\s*(\S+)\s+([0-9]{1,10})\s+([lr])\s*")
@@ -83,6 +86,8 @@ def split_folder(split: str | Path) -> Path:
     Raises:
         DataError: neither; it lists the names
     """
+    if not str(split):
+        raise DataError("expected a split, got ''")
     names = sorted({path.parent.name for path in SPLITS.glob("*/*_files.txt")})
     if str(Path(split)) in names:
         return SPLITS / split
@@ -129,7 +134,7 @@ def read_split(file: Path, *, may_be_empty: bool = False) -> Split:
             folder = folder.zfill(2)  # 9 and 09 are one sequence
         drives.append(folders.setdefault(folder, len(folders)))
         frames.append(int(frame))
-        sides.append(CAMERAS[side])
+        sides.append(CAMERA_OF_SIDE[side])
         numbers.append(number)
     if not numbers and not may_be_empty:
         raise DataError(f"{file}: empty, expected lines `folder frame side`")
@@ -148,6 +153,6 @@ def _fault(text: str) -> str:
     if len(fields) != 3:
         return f"expected `folder frame side`, got {shown(text)}"
     _, frame, side = fields
-    if side not in CAMERAS:
+    if side not in CAMERA_OF_SIDE:
         return f"side: expected l or r, got {shown(side)}"
     return f"frame: expected a whole number of at most ten digits, got {shown(frame)}"

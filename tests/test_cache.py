@@ -138,7 +138,7 @@ def test_what_is_there_is_cached_when_a_drive_is_not(root, call):
     code, out, err = call()
     assert (code, err) == (1, "")
     missing, done = out.splitlines()
-    assert f"{DRIVES[1]}_sync/image_02/data: no such folder" in missing
+    assert f"{DRIVES[1]}_sync: no such folder" in missing
     assert done == f"2 folders, 12 images, 0 broken: {root / 'cache'}"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,9 +155,7 @@ def test_a_missing_drive_is_named_with_the_archives_that_bring_it(
         shutil.rmtree(tree.extract)
     code, printed = look(*given)
     assert code == 1
-    assert faults(printed) == [
-        f"{tree.sync / 'image_02' / 'data'}: no such folder; {DRIVES[1]}_sync.zip brings it"
-    ]
+    assert faults(printed) == [f"{tree.sync}: no such folder; {DRIVES[1]}_sync.zip brings it"]
     needed = [f"{DRIVES[1]}_sync.zip"]
     needed += [] if with_day else [f"{tree.date}_calib.zip"]
     needed += [] if with_extract or given else [f"{DRIVES[1]}_extract.zip"]
@@ -285,8 +282,8 @@ def test_without_splits_of_the_data_it_is_eigen_zhou_and_all_of_it_is_offered(lo
     assert code == 1
     assert f"\n{parts['train'].path}: 0 of {len(parts['train'])} samples can be used\n" in printed
     drives, moving = drives_of(PARTS), drives_of(PARTS[:2])
-    missing = [Path(fault.split(":")[0]).parts[-3:-2] for fault in faults(printed)]  # the first
-    assert missing == [*((f"{drive}_sync",) for drive in sorted(drives)[:12]), ()]
+    missing = [fault.partition(": no such folder; ")[2] for fault in faults(printed)]
+    assert missing == [*(f"{drive}_sync.zip brings it" for drive in sorted(drives)[:12]), ""]
     assert faults(printed)[-1] == f"and {len(drives) - 12} more"
     names = [f"{drive}_sync.zip" for drive in drives]
     names += [f"{day}_calib.zip" for day in {drive[:10] for drive in drives}]
@@ -359,3 +356,14 @@ def test_images_to_be_tested_on_without_ground_truth_are_a_fault(trees, look):
     path = trees[0].root / "splits" / "test_files.txt"
     assert code == 1 and usable(printed, trees[0].root)[0] == SAMPLES  # to train on
     assert faults(printed) == [f"{path}: 4 of the images have no ground-truth depth"]
+
+
+def test_only_drives_that_are_tested_on_need_ground_truth(trees, look):
+    shutil.rmtree(trees[0].sync / "velodyne_points")
+    write_lists(trees[0].root, [f"{DRIVES[0]} 2 l"], ["train", "val"])
+    write_lists(trees[0].root, [f"{DRIVES[1]} 2 l"], ["test"])
+    code, printed = look()
+    assert code == 0 and WHOLE in printed
+    write_lists(trees[0].root, [f"{DRIVES[0]} 2 l"], ["test"])
+    code, printed = look()
+    assert code == 1 and "velodyne_points/data: no such folder" in faults(printed)[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import cv2
 import numpy as np
 import pykitti
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from datasets.kitti import KittiDataset
-from datasets.layouts import LEFT, RIGHT, list_files, locate
+from datasets.layouts import LEFT, RIGHT, MissingError, list_files, locate
 from datasets.selection import BEYOND, NO_DEPTH, NO_PUBLIC_IMU
 from datasets.splits import ODOMETRY, RawRun
 from datasets.text import DataError
@@ -219,3 +221,47 @@ def test_files_of_a_raw_drive_lie_where_kitti_puts_them(tmp_path):
     assert files.images[RIGHT] == sync / "image_03" / "data"
     assert (files.scans, files.imu) == (sync / "velodyne_points" / "data", sync)
     assert (files.calibration, files.archive) == (tmp_path / DATE, f"{DRIVES[0]}_sync.zip")
+
+
+BROUGHT = {
+    "images": ("kitti", "image_02/data", f"{RAW}_sync.zip"),
+    "day": ("kitti", "calib_imu_to_velo.txt", "2011_09_30_calib.zip"),
+    "scans": ("kitti", "velodyne_points", f"{RAW}_sync.zip"),
+    "improved depth": ("kitti_depth", "proj_depth", "data_depth_annotated.zip"),
+    "matched": ("kitti", "matched_oxts", f"{RAW}_extract.zip"),
+    "sequence": ("kitti_odom", "sequences/04/image_2", "data_odometry_color.zip"),
+    "its calibration": ("kitti_odom", "sequences/04/calib.txt", "data_odometry_calib.zip"),
+    "its scans": ("kitti_odom", "sequences/04/velodyne", "data_odometry_velodyne.zip"),
+    "its day": ("kitti_odom", "calib_imu_to_velo.txt", "2011_09_30_calib.zip"),
+    "its IMU": ("kitti_odom", "matched_oxts", f"{RAW}_extract.zip"),
+}
+
+
+@pytest.mark.parametrize("dataset, gone, archive", BROUGHT.values(), ids=BROUGHT)
+def test_what_is_missing_is_in_the_archive_that_is_named(tmp_path, dataset, gone, archive):
+    (tree,) = make_image_tree(tmp_path, drives=[RAW])
+    write_improved_depth(tree.sync, range(6))
+    folder = f"{tree.date}/{RAW}_sync"
+    if dataset == "kitti_odom":
+        write_sequence(tree, "04", range(6))
+        folder = "04"
+    write_list(tmp_path / "splits" / "train_files.txt", [f"{folder} 2 l"])
+    asked = options_of(tmp_path, dataset=dataset, use_depth=True)
+    assert len(KittiDataset(asked, "train")) == 1
+    shutil.rmtree(tree.extract)
+    (path,) = [path for path in tmp_path.rglob("*") if str(path).endswith(f"/{gone}")]
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(MissingError) as error:
+        KittiDataset(asked, "train")
+    assert error.value.archive == archive and f"; {archive} brings it" in str(error.value)
+
+
+def test_archives_that_do_not_exist_are_not_named(tmp_path):
+    alone = locate("kitti_odom", tmp_path, "03")  # whose raw drive is not public
+    assert alone.archive == "data_odometry_color.zip"
+    assert not (alone.imu_archive or alone.scans_archive or alone.imu)
+    single = locate("kitti_test", tmp_path, SINGLE)
+    assert single.archive == single.calibration_archive == "data_depth_selection.zip"
+    own = locate("kitti", tmp_path, "2011_01_01/2011_01_01_drive_0001_sync")
+    archives = own.archive, own.calibration_archive, own.scans_archive, own.depth_archive
+    assert archives == ("",) * 4 and own.imu_archive == ""

@@ -59,6 +59,16 @@ def test_workers_end_when_the_caller_stops_whatever_they_are_at(error):
     assert time.monotonic() - began < 10
 
 
+def test_workers_pass_over_interrupts_and_this_process_does_not():
+    before = signal.getsignal(signal.SIGINT)
+    assert list(in_processes(_hears_interrupts, [0, 0], 2)) == [False, False]
+    assert signal.getsignal(signal.SIGINT) == before != signal.SIG_IGN
+
+
+def _hears_interrupts(job):
+    return signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+
+
 def test_an_interrupt_while_workers_start_is_one_line():
     code = "import tests.test_processes as t; t._interruptible()"
     command = [sys.executable, "-c", code]
@@ -80,7 +90,7 @@ def _start_workers():
 
 
 def _say_and_sleep(job):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\n".encode())  # in one piece, whatever the other says
     time.sleep(60)
 
 
