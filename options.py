@@ -7,6 +7,7 @@ from argparse import (
     ArgumentTypeError,
     Namespace,
     RawDescriptionHelpFormatter,
+    _ArgumentGroup,
 )
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +18,12 @@ OFFSET_DEFAULTS = {"rotations": None, "max_offset_ms": 500.0}
 
 def match_kitti_imu(argv: Sequence[str] | None = None) -> Namespace:
     """Read the options of `match_kitti_imu.py`; an option of the other task is refused."""
-    parser = ArgumentParser(
-        prog="match_kitti_imu.py",
+    parser = _command(
+        "match_kitti_imu.py",
         description="Match raw IMU packets to the images of KITTI drives, or estimate the time\n"
         "offset between camera and IMU.",
         epilog="exit code: 0 all drives are done; 1 a drive failed, the others are done;\n"
         "2 an option is wrong, nothing was begun",
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     data = parser.add_argument_group("data")
     data.add_argument(
@@ -41,14 +40,7 @@ def match_kitti_imu(argv: Sequence[str] | None = None) -> Namespace:
         metavar="FOLDER",
         help="holds DATE/DATE_drive_NNNN_sync; the output, matched_oxts, goes there",
     )
-    which = data.add_mutually_exclusive_group()
-    which.add_argument(
-        "--drives",
-        nargs="+",
-        metavar="DRIVE",
-        help="like 2011_09_26_drive_0001; every drive that is in both folders if not given",
-    )
-    which.add_argument("--split", help="the drives of a name in splits/ or of a folder")
+    _add_choice_of_drives(data, "every drive that is in both folders")
     data.add_argument(
         "--workers", type=int, default=1, help="drives worked on at once (default: %(default)s)"
     )
@@ -69,6 +61,28 @@ def match_kitti_imu(argv: Sequence[str] | None = None) -> Namespace:
     if getattr(args, "check", False) and args.overwrite:
         parser.error("--check writes nothing, so there is nothing to --overwrite")
     return args
+
+
+def _command(prog: str, description: str, epilog: str) -> ArgumentParser:
+    """Return a parser that keeps the lines of its texts, and knows options by their whole name."""
+    return ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=epilog,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _add_choice_of_drives(parser: ArgumentParser | _ArgumentGroup, otherwise: str) -> None:
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--drives",
+        nargs="+",
+        metavar="DRIVE",
+        help=f"like 2011_09_26_drive_0001; {otherwise} if not given",
+    )
+    which.add_argument("--split", help="the drives of a name in splits/ or of a folder")
 
 
 def _add_matching(parser: ArgumentParser) -> None:
@@ -124,14 +138,12 @@ def _add_time_offset(parser: ArgumentParser) -> None:
 
 def make_synthetic_kitti(argv: Sequence[str] | None = None) -> Namespace:
     """Read the options of `make_synthetic_kitti.py`."""
-    parser = ArgumentParser(
-        prog="make_synthetic_kitti.py",
+    parser = _command(
+        "make_synthetic_kitti.py",
         description="Make drives in the layout of KITTI's raw data, with dense depth, poses and\n"
         "IMU biases as the truth beside them. The same options make the same bytes.",
         epilog="exit code: 0 all is made; 2 an option is wrong, something is in the way, or the\n"
         "disk is full: the drives are as before, or all replaced if only tidying was left",
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--out",
@@ -235,14 +247,12 @@ NOISE_OF_TYPE = {
 
 def check(argv: Sequence[str] | None = None) -> Namespace:
     """Read the options of `python -m datasets.check`."""
-    parser = ArgumentParser(
-        prog="python -m datasets.check",
+    parser = _command(
+        "python -m datasets.check",
         description="Say what is there of a KITTI tree, what is missing and which archive brings\n"
         "it, and which frames can be trained on.",
         epilog="exit code: 0 every split asked for can be used whole, but for frames without IMU\n"
         "or neighbours; 1 something is missing or broken; 2 an option is wrong",
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     _add_data(parser)
     parser.add_argument(
@@ -265,14 +275,12 @@ def check(argv: Sequence[str] | None = None) -> Namespace:
 
 def cache(argv: Sequence[str] | None = None) -> Namespace:
     """Read the options of `python -m datasets.cache`."""
-    parser = ArgumentParser(
-        prog="python -m datasets.cache",
+    parser = _command(
+        "python -m datasets.cache",
         description="Decode and resize the images of a split once. Training with the same\n"
         "--cache_dir then reads them from there.",
         epilog="exit code: 0 all is there; 1 some images could not be read, the others are there;\n"
         "2 an option is wrong, or the disk is too small",
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     _add_data(parser)
     parser.add_argument(
@@ -344,15 +352,13 @@ def _add_window(parser: ArgumentParser) -> None:
 
 def add_noise(argv: Sequence[str] | None = None) -> Namespace:
     """Read the options of `python -m datasets.add_noise`; what has no effect is refused."""
-    parser = ArgumentParser(
-        prog="python -m datasets.add_noise",
+    parser = _command(
+        "python -m datasets.add_noise",
         description="Write noisy variants of the matched IMU beside it, to study robustness:\n"
         "m' = (I + E) m + n. E is drawn once for a drive, n for each packet. Train on one with\n"
         "--imu_filename.",
         epilog="exit code: 0 all drives are done; 1 a drive failed, the others are done;\n"
         "2 an option is wrong, nothing was begun",
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--data_path",
@@ -361,14 +367,7 @@ def add_noise(argv: Sequence[str] | None = None) -> Namespace:
         metavar="FOLDER",
         help="holds DATE/DATE_drive_NNNN_sync/matched_oxts (default: %(default)s)",
     )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--drives",
-        nargs="+",
-        metavar="DRIVE",
-        help="like 2011_09_26_drive_0001; all that are matched if not given",
-    )
-    which.add_argument("--split", help="the drives of a name in splits/ or of a folder")
+    _add_choice_of_drives(parser, "all that are matched")
     parser.add_argument(
         "--type", choices=tuple(NOISE_OF_TYPE), required=True, help="what becomes noisy"
     )

@@ -70,7 +70,7 @@ class RecordedCamera:
     K: Tensor | None
 
     def K_of(self, number: int, size: tuple[int, int]) -> Tensor:
-        """Return the intrinsics (3, 3) of an image at the network's size [px]."""
+        """Return the intrinsics (3, 3) of an image of the recorded size at the network's [px]."""
         if self.K is not None:
             return self.K
         path = self.files.intrinsics / f"{number:0{self.files.digits}d}.txt"
@@ -79,8 +79,7 @@ class RecordedCamera:
             K = np.reshape(parse_numbers(" ".join(lines), 9), (3, 3))
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
-        recorded_size = image_size(self.images.path(number))
-        return torch.from_numpy(resized_intrinsics(K, recorded_size, size)).float()
+        return torch.from_numpy(resized_intrinsics(K, self.mounting.recorded_size, size)).float()
 
 
 def open_camera(files: DriveFiles, camera: int, options: DataOptions) -> RecordedCamera:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -141,13 +142,19 @@ def _take_imu(
     need_imu(inventory.selection, rows, intervals, inventory.imu[drive], file)
 
 
-def read_imu(files: DriveFiles, options: DataOptions) -> MatchedImu:
-    """Read the matched IMU of a drive, without intervals that are too long."""
+def matched_folder(files: DriveFiles) -> Path:
+    """Return where the matched IMU of a drive is, or raise a `MissingError`."""
     folder = files.imu / FOLDER
     if not folder.exists():
         extract = files.imu.with_name(f"{files.imu.name.removesuffix('_sync')}_extract")
         archive = "" if extract.is_dir() else files.imu_archive
         raise MissingError(f"{folder}: no such folder; make it with match_kitti_imu.py", archive)
+    return folder
+
+
+def read_imu(files: DriveFiles, options: DataOptions) -> MatchedImu:
+    """Read the matched IMU of a drive, without intervals that are too long."""
+    matched_folder(files)
     matched = read_matched(files.imu, options.imu_filename)
     return matched.without(matched.durations_s > MAX_INTERVAL_S, Reason.TOO_LONG)
 

@@ -12,7 +12,7 @@ from datasets.cameras import open_camera
 from datasets.data_options import DataOptions
 from datasets.files import describe
 from datasets.images import check_size, read_image
-from datasets.inventory import depth_files, read_imu
+from datasets.inventory import depth_files, matched_folder, read_imu
 from datasets.layouts import DriveFiles, MissingError, NumberedFiles, locate
 from datasets.lidar import read_depth_png, read_scan
 from datasets.oxts import read_oxts
@@ -83,7 +83,7 @@ def survey(job: SurveyJob) -> DriveSurvey:
         if options.use_imu and files.imu is None:
             return found  # its samples cannot be used, whether its images are there or not
         _guarded(found, lambda: open_camera(files, job.cameras[0], options))
-        needed = [_imu_archive(files, options) if options.use_imu else ""]
+        needed = [_imu_archive(files) if options.use_imu else ""]
         if files.calibration is not None and not _is_calibrated(files.calibration):
             needed.append(files.calibration_archive)
         found.archives |= set(filter(None, needed))
@@ -155,14 +155,12 @@ def _is_calibrated(calibration: Path) -> bool:
     return len([*calibration.glob("calib_*_to_*.txt")]) == 3  # the folder alone says nothing
 
 
-def _imu_archive(files: DriveFiles, options: DataOptions) -> str:
+def _imu_archive(files: DriveFiles) -> str:
     """Return what brings the packets of a drive, empty if they are there."""
     try:
-        read_imu(files, options)
+        matched_folder(files)
     except MissingError as error:
         return error.archive
-    except (DataError, OSError):
-        pass  # broken, but there: it is named as soon as the images are there
     return ""
 
 

@@ -17,6 +17,7 @@ from tests.kitti_tree import DATE, Tree, make_tree
 
 SIZE = 124, 38  # a tenth of the real one [px]
 NETWORK_SIZE = 64, 32
+SINGLE = "depth_selection/test_depth_prediction_anonymous"  # a folder of single images
 DRIVES = (f"{DATE}_drive_0001", f"{DATE}_drive_0002")
 
 

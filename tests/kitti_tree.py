@@ -13,6 +13,9 @@ from datasets.oxts import FIELDS, STATES, format_stamp, parse_stamp
 
 START_NS = parse_stamp("2011-09-26 13:02:25.964389445")
 RAW_STEP_NS, FRAME_EVERY = 10_000_000, 10  # 11 packets in an interval, both ends included
+# A few real files of KITTI; tests that use them skip where they are not.
+REAL = Path(__file__).parent.parent.parent / "shared" / "kitti_real"
+
 DATE, DRIVE = "2011_09_26", "2011_09_26_drive_0001"
 
 

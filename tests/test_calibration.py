@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pykitti
 import pytest
@@ -12,9 +10,8 @@ from pykitti.utils import read_calib_file
 from datasets.calibration import read_calibration
 from datasets.synthetic import rig
 from datasets.text import DataError
-from tests.kitti_tree import DATE, edit_line, make_tree, write_calibration
+from tests.kitti_tree import DATE, REAL, edit_line, make_tree, write_calibration
 
-REAL = Path(__file__).parent.parent.parent / "shared" / "kitti_real"
 CAMERAS = range(4)
 
 

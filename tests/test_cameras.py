@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -25,9 +24,8 @@ from tests.image_tree import (
     write_sequence,
     write_single_images,
 )
-from tests.kitti_tree import DATE
+from tests.kitti_tree import DATE, REAL
 
-REAL = Path(__file__).parent.parent.parent / "shared" / "kitti_real"
 SIDES = [LEFT, RIGHT]
 SINGLE = "depth_selection/images"
 

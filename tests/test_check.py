@@ -12,11 +12,16 @@ from pykitti.utils import read_calib_file
 from datasets import check
 from datasets.oxts import FIELDS
 from datasets.splits import PARTS, SPLITS, read_split
-from tests.image_tree import make_image_tree, write_list, write_sequence, write_single_images
+from tests.image_tree import (
+    SINGLE,
+    make_image_tree,
+    write_list,
+    write_sequence,
+    write_single_images,
+)
 from tests.kitti_tree import edit_line, packet_line, packets
 
 DRIVES = "2011_09_26_drive_0001", "2011_09_30_drive_0016"  # KITTI offers both, with the packets
-SINGLE = "depth_selection/test_depth_prediction_anonymous"
 OFFERED = (SPLITS / "kitti_archives_to_download.txt").read_text().split()
 FRAMES = 6
 SAMPLES = 2 * 2 * (FRAMES - 2)  # of each list: both sides of both drives

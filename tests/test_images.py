@@ -23,8 +23,8 @@ from datasets.images import (
 )
 from datasets.text import DataError
 from tests.image_tree import SIZE, picture
+from tests.kitti_tree import REAL
 
-REAL = Path(__file__).parent.parent.parent / "shared" / "kitti_real"
 KINDS = [".png", ".jpg"]
 
 

@@ -32,9 +32,8 @@ from tests.image_tree import (
     write_improved_depth,
     write_list,
 )
-from tests.kitti_tree import DATE, edit_line
+from tests.kitti_tree import DATE, REAL, edit_line
 
-REAL = Path(__file__).parent.parent.parent / "shared" / "kitti_real"
 FRAMES, OTHER = 11, 5  # the second drive shows other pictures, by this number
 CPU = torch.device("cpu")
 

@@ -17,6 +17,7 @@ from datasets.splits import ODOMETRY, RawRun
 from datasets.text import DataError
 from tests.image_tree import (
     DRIVES,
+    SINGLE,
     SIZE,
     make_image_tree,
     options_of,
@@ -30,7 +31,6 @@ from tests.kitti_tree import DATE, edit_line
 
 RAW = ODOMETRY["04"].drive
 SHIFT, FRAMES = 2, 7  # sequence 04 is cut out of a raw drive of 11 frames here
-SINGLE = "depth_selection/test_depth_prediction_anonymous"
 
 
 @pytest.fixture

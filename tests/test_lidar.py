@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,10 +17,10 @@ from datasets.lidar import depth_map, read_depth_png, read_scan, resize_depth
 from datasets.synthetic import rig
 from datasets.synthetic.recording import DEPTH
 from datasets.text import DataError
+from tests.kitti_tree import REAL
 from tests.plane_world import stand_in
 from tests.test_recording import make, recipe
 
-REAL = Path(__file__).parent.parent.parent / "shared" / "kitti_real"
 SIZE = 8, 6  # even and small: several points on most pixels, and a border that is never far
 # One pixel for a slope of one; the camera is half a metre ahead of the velodyne.
 PLAIN_P = np.array([[0, -1.0, 0, 0], [0, 0, -1, 0], [1, 0, 0, -0.5]])

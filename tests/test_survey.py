@@ -13,6 +13,7 @@ from datasets.oxts import FIELDS, format_stamp
 from datasets.splits import ODOMETRY, PARTS, SPLITS, read_split
 from datasets.survey import SurveyJob, survey
 from tests.image_tree import (
+    SINGLE,
     SIZE,
     make_image_tree,
     options_of,
@@ -25,7 +26,6 @@ from tests.kitti_tree import packet_line, packets
 
 DRIVE = "2011_09_30_drive_0016"
 SYNC, EXTRACT, DAY = f"{DRIVE}_sync.zip", f"{DRIVE}_extract.zip", "2011_09_30_calib.zip"
-SINGLE = "depth_selection/test_depth_prediction_anonymous"
 FRAMES = 8
 
 
