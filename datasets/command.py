@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from datasets.files import describe
-from datasets.text import DataError
+from utils import UserError
 
 
 def exit_code(program: str, task: Callable[[], int], interrupted: str) -> int:
@@ -22,7 +22,7 @@ def exit_code(program: str, task: Callable[[], int], interrupted: str) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return task()
-    except (DataError, OSError) as error:
+    except (UserError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of a pipe, like head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.files import read_bytes
+from utils import UserError
 
 # float() knows more than numbers in a data file may be: 1_000, nan, infinity, digits of any script.
 _NUMERIC = re.compile(r"[-+.0-9eE\s]*", re.ASCII)
 _SHOWN = 40  # characters of a wrong text that an error repeats
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """Something that the user gave is wrong; the message is one line that says what and where."""
 
 
