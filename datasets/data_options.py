@@ -29,6 +29,9 @@ class DataOptions:
         imu_filename: the packets in `matched_oxts`, perhaps a noisy variant
         intrinsics: `calibrated`, those of each recording day, or `fixed`, the published ones
         use_depth: the ground-truth depth of the target
+        check_attitude: refuse a drive whose gyro does not turn as its recorded attitudes do
+        imu_clip: a specific force beyond so many times gravity, or an angular rate beyond so many
+            rad/s, is clipped to that; infinite to clip none
         cache_dir: where decoded and resized images are kept
         cache_workers: processes that build the cache when it is first used
         skip_broken: count broken files and go on, instead of stopping at the first
@@ -46,6 +49,8 @@ class DataOptions:
     imu_filename: str = PACKETS_FILE
     intrinsics: str = "calibrated"
     use_depth: bool = False
+    check_attitude: bool = True
+    imu_clip: float = 5.0
     cache_dir: str | Path | None = None
     cache_workers: int = 1
     skip_broken: bool = False
@@ -62,6 +67,8 @@ class DataOptions:
             value = getattr(self, name)
             if value < _MULTIPLE or value % _MULTIPLE:
                 raise DataError(f"{name}: expected a multiple of {_MULTIPLE}, got {value}")
+        if not self.imu_clip > 0:  # nor NaN
+            raise DataError(f"imu_clip: expected more than 0, got {self.imu_clip}")
         self._check_frames()
 
     def _check_frames(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.attitude import check_attitude
 from datasets.cameras import RecordedCamera, open_camera, other_side
 from datasets.data_options import DataOptions
 from datasets.files import describe
@@ -154,9 +155,12 @@ def matched_folder(files: DriveFiles) -> Path:
 
 def read_imu(files: DriveFiles, options: DataOptions) -> MatchedImu:
     """Read the matched IMU of a drive, without intervals that are too long."""
-    matched_folder(files)
+    folder = matched_folder(files)
     matched = read_matched(files.imu, options.imu_filename)
-    return matched.without(matched.durations_s > MAX_INTERVAL_S, Reason.TOO_LONG)
+    matched = matched.without(matched.durations_s > MAX_INTERVAL_S, Reason.TOO_LONG)
+    if options.check_attitude:
+        check_attitude(matched, folder / options.imu_filename)
+    return matched
 
 
 def depth_files(files: DriveFiles, camera: int, options: DataOptions) -> NumberedFiles:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator
 
@@ -30,6 +32,8 @@ from datasets.splits import CAMERA_OF_SIDE
 from datasets.text import DataError
 
 _log = logging.getLogger(__name__)
+# Options that say what a sample has; what it is made of is in a fingerprint by itself.
+_SHAPING = ("dataset", "width", "height", "use_stereo", "use_imu", "use_depth")
 _Key = tuple[int, int]  # the drive's place in the split, and the camera's number
 
 
@@ -86,7 +90,7 @@ class KittiDataset(Dataset[Sample]):
         """Integrate the IMU of these drives, and note where the intervals of a target begin."""
         if not self.options.use_imu:
             return
-        self._imu = ImuTable([inventory.imu[drive] for drive in drives])
+        self._imu = ImuTable([inventory.imu[drive] for drive in drives], self.options.imu_clip)
         first_row = dict(zip(drives, self._imu.first_row.tolist(), strict=True))
         shift = {drive: camera.files.imu_shift for (drive, _), camera in self._cameras.items()}
         begins = np.array([first_row[d] + shift[d] for d in self._drive.tolist()])
@@ -148,6 +152,37 @@ class KittiDataset(Dataset[Sample]):
             index=torch.tensor(place),
             skipped=torch.tensor(skipped),
         )
+
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits that are others if the samples or their order are others.
+
+        They stand for the lines, the calibration, the IMU and the options that make a sample what
+        it is, not for where the data lie and how they are read. What images and ground truth show
+        is not looked at: that would take as long as an epoch.
+        """
+        options, size = self.options, self.options.size
+        asked = {name: getattr(options, name) for name in _SHAPING} | {
+            "frame_ids": sorted(options.frame_ids),
+            "lines": [self.line(i) for i in range(len(self))],
+        }
+        arrays: list[np.ndarray | Tensor] = []
+        for (_, number), camera in self._cameras.items():
+            mounting = camera.mounting
+            kind = [camera.images.extension, mounting.recorded_size]
+            asked[f"camera {camera.files.name} {number}"] = kind
+            K_and_lidar = [camera.K, mounting.P_px_v if options.use_depth else None]
+            arrays += [matrix for matrix in K_and_lidar if matrix is not None]
+        for i in range(len(self)):
+            if (camera := self.camera(i)).K is None:  # each image has its own
+                arrays.append(camera.K_of(int(self._frame[i]) + camera.files.shift, size))
+        arrays += self._T_s_c0.values()
+        if options.use_imu:
+            arrays += [*self._T_c_b.values(), *self._imu.measured]
+        digest = hashlib.sha256(json.dumps(asked).encode())
+        for array in map(np.asarray, arrays):
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()[:16]
 
     def line(self, index: int) -> str:
         """Return the line of the list that a sample comes from, `folder frame side`."""

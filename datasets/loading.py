@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +53,7 @@ class SampleLoader:
         workers: processes that read; none reads in this one
         device: where the batches are wanted
         drop_last: leave out a last batch that is smaller
+        worker_init: called in each worker with its number when it begins
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class SampleLoader:
         workers: int,
         device: torch.device,
         drop_last: bool = False,
+        worker_init: Callable[[int], None] | None = None,
     ) -> None:
         self._device = device
         self._loader = DataLoader(
@@ -74,6 +76,10 @@ class SampleLoader:
             pin_memory=device.type == "cuda",
             drop_last=drop_last,
             persistent_workers=workers > 0,
+            worker_init_fn=worker_init,
+            # Its workers' seeds would come from the random numbers of the whole program otherwise:
+            # a training that goes on in the middle of an epoch would then draw others.
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:

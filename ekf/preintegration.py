@@ -210,6 +210,31 @@ def carry(
     return apply(R_c1_c0, velocity_c0), apply(R_c1_c0, gravity)
 
 
+def carry_back(
+    preintegrated: Preintegrated, T_c_b: Tensor, velocity_c1: Tensor, gravity_c1: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Carry velocity and gravity (..., 3) from the second image, in c1, to the first, in c0.
+
+    Undoes `carry`: v0 = R_c0_c1 v1 - R_c_b beta + g0 dT with g0 = R_c0_c1 g1.
+
+    Args:
+        preintegrated: what the IMU integrated to
+        T_c_b: (..., 4, 4) extrinsics, camera from body
+        velocity_c1: (..., 3) of the body at the second image, in the axes of c1 [m/s]
+        gravity_c1: (..., 3) at the second image, pointing up, in the axes of c1 [m/s^2]
+    """
+    check_tensor("T_c_b", T_c_b, 4, 4)
+    check_tensor("velocity", velocity_c1, 3)
+    check_tensor("gravity", gravity_c1, 3)
+    R_c_b = T_c_b[..., :3, :3]
+    R_c0_c1 = R_c_b @ preintegrated.R_b0_b1 @ R_c_b.mT
+    gravity_c0 = apply(R_c0_c1, gravity_c1)
+    gained_c0 = (
+        apply(R_c_b, preintegrated.velocity) - gravity_c0 * preintegrated.duration[..., None]
+    )
+    return apply(R_c0_c1, velocity_c1) - gained_c0, gravity_c0
+
+
 RIGHT, LEFT = 0, 1
 """The axis that a mirrored image flips: of the camera (x right), of the body (y left)."""
 

@@ -19,6 +19,8 @@ def test_what_is_not_said_is_the_published_setting():
     asked = DataOptions(ROOT)
     assert (asked.size, asked.frame_ids, asked.window) == ((640, 192), (0, -1, 1), (-1, 1))
     assert asked.use_imu and not asked.use_stereo and asked.intrinsics == "calibrated"
+    assert asked.check_attitude and asked.imu_clip == 5
+    assert DataOptions(ROOT, imu_clip=float("inf")).imu_clip > 1e300  # clips nothing
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,9 @@ def test_without_imu_any_neighbours_will_do(frame_ids):
         ("width", 656, r"expected a multiple of 32, got 656$"),
         ("height", 0, r"expected a multiple of 32, got 0$"),
         ("width", -32, r"expected a multiple of 32, got -32$"),
+        ("imu_clip", 0.0, r"expected more than 0, got 0\.0$"),
+        ("imu_clip", -5.0, r"expected more than 0, got -5\.0$"),
+        ("imu_clip", float("nan"), r"expected more than 0, got nan$"),
         ("frame_ids", (-1, 1), r"expected 0 and other offsets once each, got \[-1, 1\]$"),
         ("frame_ids", (), r"expected 0 and"),
         ("frame_ids", (0, 1, 1), r"expected .* once each, got \[0, 1, 1\]$"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from datasets import imu_table
-from datasets.imu_table import ImuTable
+from datasets.imu_table import GRAVITY, ImuTable
 from datasets.matched import MatchedImu, Reason, offsets_of
-from datasets.oxts import Packets
+from datasets.oxts import Packets, columns
 from ekf.preintegration import preintegrate
 from tests.kitti_tree import START_NS, packets
 
@@ -118,3 +121,65 @@ def test_more_drives_and_longer_ones_leave_an_interval_as_it_is(drives):
         for name in ("position", "velocity", "duration", "speed"):
             assert_close(getattr(a, name), getattr(b, name), **ONE_ROUNDING)
         assert_close(a.rotation[-1], b.rotation[-1], **ONE_ROUNDING)
+
+
+def with_values(drive, rows, names, values) -> MatchedImu:
+    """Return the same drive with other values of these fields in these packets."""
+    changed = drive.packets.values.copy()
+    changed[np.ix_(rows, columns(*names))] = values
+    packets = Packets(changed, drive.packets.stamps_ns)
+    return MatchedImu(packets, drive.offsets, drive.reasons)
+
+
+GYRO, ACCEL = ("wx", "wy", "wz"), ("ax", "ay", "az")
+
+
+@pytest.mark.parametrize("clip", [0.5, 5.0])
+def test_what_no_car_reaches_is_that_limit_before_it_is_integrated(drives, clip):
+    wild, at_limit = drives[0], drives[0]
+    for names, unit in ((GYRO, 1.0), (ACCEL, GRAVITY)):
+        beyond = np.array([3, -1e6, 0.9]) * [clip, 1, clip] * unit  # one of them is not
+        limited = np.array([clip, -clip, 0.9 * clip]) * unit
+        wild = with_values(wild, [2, 15], names, beyond)
+        at_limit = with_values(at_limit, [2, 15], names, limited)
+    clipped = ImuTable([wild], clip)
+    for (_, _, a), (_, _, b) in zip(
+        rows(clipped, [wild]), rows(ImuTable([at_limit], clip), [at_limit]), strict=True
+    ):
+        assert all(torch.equal(one, other) for one, other in zip(a, b, strict=True))
+    assert clipped.measured[1].abs().max() == np.float32(clip)
+    assert clipped.measured[2].abs().max() == np.float32(clip * GRAVITY)
+
+
+@pytest.mark.parametrize("clip", [50.0, math.inf])
+def test_a_limit_that_nothing_reaches_changes_nothing(drives, caplog, clip):
+    for (_, _, a), (_, _, b) in zip(
+        rows(ImuTable(drives), drives), rows(ImuTable(drives, clip), drives), strict=True
+    ):
+        assert all(torch.equal(one, other) for one, other in zip(a, b, strict=True))
+    assert not caplog.records
+
+
+def test_how_many_packets_are_clipped_is_said_once(drives, caplog):
+    several = with_values(drives[0], [3], GYRO, 6.0)
+    several = with_values(several, [3, 4], ACCEL, -60.0)
+    stamps_ns = drives[1].packets.stamps_ns.copy()
+    stamps_ns[2] = stamps_ns[3]  # the end of one interval and the beginning of the next
+    shared = MatchedImu(
+        Packets(drives[1].packets.values, stamps_ns), drives[1].offsets, drives[1].reasons
+    )
+    shared = with_values(shared, [2, 3], GYRO, -6.0)
+    with caplog.at_level(logging.WARNING):
+        ImuTable([several, shared, *drives[2:]], 5.0)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "3 IMU packets are beyond 49.05 m/s^2 or 5 rad/s and were clipped: --k_imu_clip"
+    )
+
+
+def test_what_was_measured_is_what_the_intervals_have(drives):
+    table = ImuTable(drives)
+    for row, (_, _, interval) in enumerate(rows(table, drives)):
+        expected = interval.dt, interval.gyro, interval.accel, interval.speed
+        for column, one in zip(table.measured, expected, strict=True):
+            assert torch.equal(column[row], one)

@@ -268,3 +268,43 @@ def test_the_ground_truth_that_is_asked_for_is_listed(trees):
     cv2.imwrite(str(folder / "0000000002.png"), picture(0))
     improved = depth_files(files, 3, options_of(trees[0].root, dataset="kitti_depth"))
     assert improved.path(2) == folder / "0000000002.png" and improved.numbers.tolist() == [2]
+
+
+def swap_axes(tree, name="matched_oxts.txt"):
+    """Write x and z of the gyro for each other."""
+    lines = []
+    for line in matched(tree).read_text().splitlines():
+        packets = [packet.split() for packet in line.split(" | ")]
+        for packet in packets:
+            packet[17], packet[19] = packet[19], packet[17]
+        lines.append(" | ".join(map(" ".join, packets)))
+    matched(tree, name).write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("name", ["matched_oxts.txt", "noisy.txt"])
+def test_a_gyro_that_does_not_turn_as_the_attitude_does_is_refused_unless_allowed(trees, name):
+    shutil.copy(matched(trees[1]), matched(trees[1], "noisy.txt"))
+    swap_axes(trees[0], name)
+    with pytest.raises(DataError, match="gyro and recorded attitude disagree") as error:
+        take(trees[0], imu_filename=name)
+    assert str(error.value).startswith(f"{matched(trees[0], name)}: ")
+    assert "--avoid_quat_check" in str(error.value) and "\n" not in str(error.value)
+    inventory = take(trees[0], imu_filename=name, skip_broken=True)
+    assert inventory.selection.left_out == {UNREADABLE: PER_DRIVE}
+    assert len(inventory.selection.faults) == 1
+    allowed = take(trees[0], imu_filename=name, check_attitude=False)
+    assert allowed.selection.kept.all()
+    assert take(trees[0], use_imu=False, imu_filename=name).selection.kept.all()
+
+
+def test_an_interval_that_is_left_out_is_not_compared(trees):
+    stamps = matched(trees[0], STAMPS).read_text().splitlines()
+    packets = matched(trees[0]).read_text().splitlines()
+    for i, line in enumerate(stamps):  # each lasts a hundred seconds now, and says nonsense
+        first = np.datetime64(line.split(" | ")[0])
+        last = str(first + np.timedelta64(100, "s")).replace("T", " ")
+        edit_line(matched(trees[0], STAMPS), i + 1, f"{line.split(' | ')[0]} | {last}")
+        ends = packets[i].split(" | ")
+        edit_line(matched(trees[0]), i + 1, f"{ends[0]} | {ends[-1]}")
+    inventory = take(trees[0])
+    assert inventory.selection.left_out == {f"IMU: {Reason.TOO_LONG.value}": PER_DRIVE}

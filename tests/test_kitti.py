@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from datasets.text import DataError
 from tests.image_tree import (
     DRIVES,
     NETWORK_SIZE,
+    SINGLE,
     SIZE,
     make_image_tree,
     options_of,
@@ -31,6 +33,7 @@ from tests.image_tree import (
     tell_apart,
     write_improved_depth,
     write_list,
+    write_single_images,
 )
 from tests.kitti_tree import DATE, REAL, edit_line
 
@@ -380,3 +383,154 @@ def test_the_real_calibration_with_images_of_the_real_size(tmp_path):
         assert sample.K[0, 2].item() == pytest.approx(centre, rel=1e-6)
         sign = 1 if camera == 3 else -1
         assert sign * sample.T_source_c0[STEREO][0, 3].item() == pytest.approx(0.5327, abs=1e-3)
+
+
+def test_a_broken_packet_is_clipped(own, caplog):
+    path = own[0].sync / "matched_oxts" / "matched_oxts.txt"
+    packets = [packet.split() for packet in path.read_text().splitlines()[3].split(" | ")]
+    packets[5][13] = "1000000.0"  # az
+    edit_line(path, 4, " | ".join(map(" ".join, packets)))
+    highest = {}
+    for clip in (5.0, 10.0, float("inf")):
+        data = dataset(own, imu_clip=clip)
+        accel = torch.cat([interval.accel for sample in data for interval in sample.imu.values()])
+        highest[clip] = accel.max().item()
+    expected = {5.0: 49.05, 10.0: 98.1, float("inf"): 1e6}
+    assert highest == pytest.approx(expected)
+    assert caplog.text.count("1 IMU packets are beyond") == 2
+
+
+def test_the_same_data_have_the_same_fingerprint_wherever_they_lie(own, tmp_path):
+    asked = {"use_stereo": True, "use_depth": True}
+    first = dataset(own, **asked).fingerprint()
+    assert re.fullmatch("[0-9a-f]{16}", first)
+    shutil.copytree(own[0].root / DATE, tmp_path / "other" / DATE)
+    shutil.copytree(own[0].root / "splits", tmp_path / "elsewhere")
+    for root, more in (
+        (own[0].root, {}),
+        (own[0].root, {"cache_dir": tmp_path / "cache", "cache_workers": 1}),
+        (own[0].root, {"skip_broken": True, "check_attitude": False, "imu_clip": 50.0}),
+        (own[0].root, {"frame_ids": (1, -1, 0), "png": True}),
+        (tmp_path / "other", {"split": tmp_path / "elsewhere"}),
+    ):
+        data = KittiDataset(options_of(root, **asked, **more), "train")
+        assert data.fingerprint() == first
+    unpickled = pickle.loads(pickle.dumps(data))
+    assert unpickled.fingerprint() == first
+
+
+def test_every_option_that_changes_samples_changes_the_fingerprint(trees):
+    changes = [
+        {},
+        {"frame_ids": (0, 1)},
+        {"frame_ids": (0, -1)},
+        {"use_stereo": True},
+        {"use_depth": True},
+        {"use_imu": False},
+        {"intrinsics": "fixed"},
+        {"intrinsics": "fixed", "use_stereo": True},
+        {"width": 96},
+        {"height": 64},
+        {"imu_clip": 0.5},
+    ]
+    prints = [dataset(trees, **change).fingerprint() for change in changes]
+    assert len({*prints}) == len(changes)
+
+
+def edit_imu(trees):
+    """Change one digit of one angular rate."""
+    path = trees[1].sync / "matched_oxts" / "matched_oxts.txt"
+    packets = [packet.split() for packet in path.read_text().splitlines()[3].split(" | ")]
+    packets[5][17] = repr(float(packets[5][17]) + 1e-5)
+    edit_line(path, 4, " | ".join(map(" ".join, packets)))
+
+
+def shift_stamp(trees):
+    path = trees[0].sync / "matched_oxts" / "matched_timestamps.txt"
+    line = path.read_text().splitlines()[2]
+    first, *others = line.split(" | ")
+    later = str(np.datetime64(first) + np.timedelta64(10, "us")).replace("T", " ")
+    edit_line(path, 3, " | ".join([later, *others]))
+
+
+def edit_calibration(name, key, column):
+    def edit(trees):
+        path = trees[0].root / DATE / f"calib_{name}.txt"
+        lines = path.read_text().splitlines()
+        (i,) = [i for i, line in enumerate(lines) if line.startswith(f"{key}:")]
+        words = lines[i].split()
+        words[column] = repr(float(words[column]) + 1e-4)
+        edit_line(path, i + 1, " ".join(words))
+
+    return edit
+
+
+def edit_list(change):
+    def edit(trees):
+        path = trees[0].root / "splits" / "train_files.txt"
+        write_list(path, change(path.read_text().splitlines()))
+
+    return edit
+
+
+def as_jpg(trees):
+    for path in trees[0].sync.glob("image_02/data/*.png"):
+        cv2.imwrite(str(path.with_suffix(".jpg")), picture(0))
+
+
+EDITS = {
+    "a digit of the IMU": edit_imu,
+    "a stamp": shift_stamp,
+    "the focal length": edit_calibration("cam_to_cam", "P_rect_03", 1),
+    "where the IMU sits": edit_calibration("imu_to_velo", "T", 1),
+    "where the LiDAR sits": edit_calibration("velo_to_cam", "T", 1),
+    "one line less": edit_list(lambda lines: lines[1:]),
+    "two lines for each other": edit_list(lambda lines: [lines[1], lines[0], *lines[2:]]),
+    "a line of the other side": edit_list(lambda lines: [lines[1], *lines[1:]]),
+    "JPEG for PNG": as_jpg,
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_every_change_of_the_data_changes_the_fingerprint(own, edit):
+    asked = {"use_stereo": True, "use_depth": True}
+    before = dataset(own, **asked).fingerprint()
+    edit(own)
+    assert dataset(own, **asked).fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    "asked, edit",
+    [
+        ({"use_stereo": True}, edit_calibration("cam_to_cam", "P_rect_03", 4)),  # the baseline
+        ({"use_depth": True}, edit_calibration("velo_to_cam", "T", 1)),
+    ],
+    ids=["stereo", "depth"],
+)
+def test_what_stereo_and_depth_alone_depend_on_is_in_the_fingerprint_if_they_are_used(
+    own, asked, edit
+):
+    def prints():
+        return [dataset(own, use_imu=False, **a).fingerprint() for a in ({}, asked)]
+
+    before = prints()
+    edit(own)
+    after = prints()
+    assert after[0] == before[0] and after[1] != before[1]
+
+
+def test_a_fault_that_costs_samples_changes_the_fingerprint_as_a_shorter_list_does(own):
+    whole = dataset(own).fingerprint()
+    edit_line(own[0].sync / "matched_oxts" / "matched_oxts.txt", 1, "nan")
+    assert dataset(own).fingerprint() != whole
+
+
+def test_intrinsics_of_single_images_are_in_the_fingerprint(tmp_path):
+    write_single_images(tmp_path / SINGLE, 3)
+    write_list(tmp_path / "splits" / "test_files.txt", [f"{SINGLE} {i} l" for i in range(3)])
+    asked = options_of(tmp_path, dataset="kitti_test", use_imu=False, frame_ids=(0,))
+    before = KittiDataset(asked, "test").fingerprint()
+    assert KittiDataset(asked, "test").fingerprint() == before
+    path = tmp_path / SINGLE / "intrinsics" / "0000000002.txt"
+    path.write_text(path.read_text().replace("72.0", "72.5"))
+    assert KittiDataset(asked, "test").fingerprint() != before

@@ -18,6 +18,7 @@ from ekf.preintegration import (
     VELOCITY,
     camera_motion,
     carry,
+    carry_back,
     correct_biases,
     linearize,
     mirror,
@@ -115,6 +116,63 @@ def test_carried_velocity_and_gravity_are_those_of_the_drive():
     assert_close(velocity, apply(R_c_w[1], v_w1), atol=1e-5, rtol=0)
 
 
+def test_what_is_carried_on_is_carried_back():
+    motion = preintegrate(*samples(7))
+    T_c_b = se3.exp(torch.randn(7, 6, dtype=torch.float64))
+    v, g = 8 * torch.randn(2, 7, 3, dtype=torch.float64)
+    exactly = {"atol": 1e-12, "rtol": 1e-12}
+    for there, back in ((carry, carry_back), (carry_back, carry)):
+        carried = there(motion, T_c_b, v, g)
+        assert (carried[0] - v).norm(dim=-1).min() > 0.1  # it is not the same anyway
+        for again, before in zip(back(motion, T_c_b, *carried), (v, g), strict=True):
+            assert_close(again, before, **exactly)
+
+
+def test_what_is_carried_back_is_that_of_the_drive():
+    dt, gyro, accel, T_w_b, v_w0 = drive_intervals(100, rate_hz=400)
+    T_c_b = extrinsics()
+    R_c_w = T_c_b[:3, :3] @ T_w_b[..., :3, :3].mT  # (2, 100, 3, 3)
+    motion = preintegrate(dt, gyro, accel)
+    v_w1 = v_w0 + apply(T_w_b[0, :, :3, :3], motion.velocity) - 0.1 * UP
+    velocity, gravity = carry_back(motion, T_c_b, apply(R_c_w[1], v_w1), R_c_w[1] @ UP)
+    assert_close(gravity, R_c_w[0] @ UP, atol=1e-5, rtol=0)
+    assert_close(velocity, apply(R_c_w[0], v_w0), atol=1e-5, rtol=0)
+
+
+def test_carrying_back_takes_free_dimensions_and_one_batch_of_extrinsics(dtype, device):
+    dt, gyro, accel = (x.to(device, dtype) for x in samples(2, 3))
+    motion = preintegrate(dt, gyro, accel)
+    T_c_b = extrinsics().to(device, dtype)
+    v, g = torch.randn(2, 2, 3, 3, dtype=dtype, device=device)
+    for carried, alone in zip(
+        carry_back(motion, T_c_b, v, g),
+        carry_back(preintegrate(dt[1, 2], gyro[1, 2], accel[1, 2]), T_c_b, v[1, 2], g[1, 2]),
+        strict=True,
+    ):
+        assert carried.shape == (2, 3, 3) and carried.dtype == dtype
+        assert_close(carried[1, 2], alone)
+
+
+def test_the_mirror_of_what_is_carried_back_is_carried_back_in_the_mirror():
+    dt, gyro, accel = samples(4)
+    T_c_b = se3.exp(torch.randn(4, 6, dtype=torch.float64))
+    v, g = torch.randn(2, 4, 3, dtype=torch.float64)
+    M = torch.tensor([-1, 1, 1], dtype=torch.float64)
+    mirrored_gyro, mirrored_accel, mirrored_T_c_b = mirror(gyro, accel, T_c_b)
+    mirrored = preintegrate(dt, mirrored_gyro, mirrored_accel)
+    expected = carry_back(preintegrate(dt, gyro, accel), T_c_b, v, g)
+    found = carry_back(mirrored, mirrored_T_c_b, M * v, M * g)
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, M * other)
+
+
+@pytest.mark.parametrize("shapes", [[(3,), (4,)], [(2,), (3,)]])
+def test_carrying_back_refuses_other_shapes(shapes):
+    motion = preintegrate(*samples())
+    with pytest.raises(ValueError, match="velocity|gravity"):
+        carry_back(motion, extrinsics(), *(torch.zeros(s, dtype=torch.float64) for s in shapes))
+
+
 def test_intervals_compose():
     dt, gyro, accel = samples(steps=20)
     T_c_b = extrinsics()
@@ -193,6 +251,7 @@ def test_the_motion_of_a_camera_has_gradients():
     T_c_b = extrinsics()
     assert torch.autograd.gradcheck(lambda v, g: camera_motion(motion, T_c_b, v, g), (v, g))
     assert torch.autograd.gradcheck(lambda v, g: carry(motion, T_c_b, v, g), (v, g))
+    assert torch.autograd.gradcheck(lambda v, g: carry_back(motion, T_c_b, v, g), (v, g))
 
 
 def tangent(reference, motion) -> torch.Tensor:
