@@ -1,0 +1,112 @@
+"""The set of models that the options ask for."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from ekf.filter import EKFModel
+from ekf.noise import VisionForm
+from networks.depth_decoder import DepthDecoder
+from networks.pose_cnn import PoseCNN
+from networks.pose_decoder import PoseDecoder, VectorDecoder
+from networks.resnet_encoder import ResnetEncoder
+
+Models = Mapping[str, nn.Module]
+
+
+def build_models(options: Namespace, pretrained: bool) -> nn.ModuleDict:
+    """Build every model that the options need, under its name in a checkpoint, and no other.
+
+    Args:
+        options: those of `train.py`
+        pretrained: begin with ImageNet, as `--weights_init pretrained` asks; False where weights
+            are restored afterwards, so that nothing is downloaded for them
+    """
+    encoder = ResnetEncoder(options.num_layers)
+    models: dict[str, nn.Module] = {
+        "encoder": encoder,
+        "depth": DepthDecoder(encoder.num_ch_enc, options.scales),
+    }
+    if _has_temporal_sources(options):
+        models |= POSE_NETWORKS[options.pose_model_type](options, encoder.num_ch_enc)
+    if options.predictive_mask:
+        sources = len(options.frame_ids) - 1 + bool(options.use_stereo)
+        models["predictive_mask"] = DepthDecoder(encoder.num_ch_enc, options.scales, sources)
+    for name in ("velo", "gravity"):
+        if options.use_velocity if name == "velo" else options.use_gravity:
+            models |= _vector_networks(options, name, models)
+    if options.use_ekf:
+        models["ekf_model"] = EKFModel(
+            options.noise_preset,
+            vision_form(options),
+            options.train_init_covar,
+            options.train_imu_noise_covar,
+        )
+    if pretrained:
+        pretrain(models, options.pretrained_path)
+    return nn.ModuleDict(models)
+
+
+def pretrain(models: Models, path: Path | None) -> None:
+    """Begin every encoder with ImageNet; see `ResnetEncoder.load_imagenet` for the path."""
+    for model in models.values():
+        if isinstance(model, ResnetEncoder):
+            model.load_imagenet(path)
+
+
+def _has_temporal_sources(options: Namespace) -> bool:
+    return any(frame != 0 for frame in options.frame_ids)
+
+
+def _pose_images(options: Namespace) -> int:
+    """Return how many images a pose network sees at once."""
+    return 2 if options.pose_model_input == "pairs" else len(options.frame_ids)
+
+
+def _pose_frames(options: Namespace) -> int:
+    # A pair has one motion; the published weights have a second one all the same, never used.
+    return 2 if options.pose_model_input == "pairs" else len(options.frame_ids) - 1
+
+
+def _separate_resnet(options: Namespace, _: Sequence[int]) -> Models:
+    pose_encoder = ResnetEncoder(options.num_layers, _pose_images(options))
+    pose = PoseDecoder(pose_encoder.num_ch_enc, num_frames_to_predict_for=_pose_frames(options))
+    return {"pose_encoder": pose_encoder, "pose": pose}
+
+
+def _shared(options: Namespace, num_ch_enc: Sequence[int]) -> Models:
+    """Build a pose network on the features of the depth's encoder, one pyramid an image."""
+    return {"pose": PoseDecoder(num_ch_enc, _pose_images(options), _pose_frames(options))}
+
+
+def _posecnn(options: Namespace, _: Sequence[int]) -> Models:
+    return {"pose": PoseCNN(_pose_images(options))}
+
+
+POSE_NETWORKS: dict[str, Callable[[Namespace, Sequence[int]], Models]] = {
+    "separate_resnet": _separate_resnet,
+    "shared": _shared,
+    "posecnn": _posecnn,
+}
+"""Builders of `--pose_model_type`, from the options and the channels of the depth's encoder."""
+
+
+def _vector_networks(options: Namespace, name: str, models: Models) -> Models:
+    """Build the network of a vector of each pair, on an encoder of its own or on the pose's."""
+    if not options.shared_motion_encoder:
+        encoder = ResnetEncoder(options.num_layers_imu, 2)
+        return {f"{name}_encoder": encoder, name: VectorDecoder(encoder.num_ch_enc)}
+    encoder = models.get("pose_encoder")
+    if not isinstance(encoder, ResnetEncoder) or encoder.num_input_images != 2:
+        raise ValueError("shared_motion_encoder: there is no pose encoder of pairs to share")
+    return {name: VectorDecoder(encoder.num_ch_enc)}
+
+
+def vision_form(options: Namespace) -> VisionForm:
+    if options.vis_covar_use_fixed:
+        return "fixed"
+    return "naive" if options.naive_vis_covar else "learned"
