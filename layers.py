@@ -21,6 +21,8 @@ OUT_OF_VIEW = 2.0
 """Grid coordinate of what is out of view."""
 
 _SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
+_CACHED_NUMBERS = 400_000  # in a block of images; some ten such maps fit into the cache of a CPU
+_EDGES = ((0, 1), (-1, -2))  # first and last row or column, each with its neighbour
 
 
 def disp_to_depth(disp: Tensor, min_depth: float, max_depth: float) -> tuple[Tensor, Tensor]:
@@ -58,7 +60,7 @@ def transformation_from_parameters(
         raise ValueError(
             f"axisangle: expected shape (B, 3) or (B, 1, 3), got {tuple(axisangle.shape)}"
         )
-    _check_like("translation", translation, "axisangle", axisangle)
+    check_like("translation", translation, "axisangle", axisangle)
     T = se3.from_rt(so3.exp(axisangle.reshape(-1, 3)), translation.reshape(-1, 3))
     return se3.inverse(T) if invert else T
 
@@ -73,7 +75,7 @@ def backproject(depth: Tensor, inv_K: Tensor) -> Tensor:
     Returns:
         (B, 4, H*W) homogeneous points in the camera, row by row
     """
-    batch, height, width = _check_map("depth", depth, 1)
+    batch, height, width = check_map("depth", depth, 1)
     inv_K = _check_intrinsics("inv_K", inv_K, "depth", batch)
     u = torch.arange(width, dtype=depth.dtype, device=depth.device)  # (W)
     v = torch.arange(height, dtype=depth.dtype, device=depth.device).unsqueeze(-1)  # (H, 1)
@@ -91,13 +93,14 @@ def project(points: Tensor, K: Tensor, T: Tensor, height: int, width: int) -> tu
     Args:
         points: (B, 4, H*W) homogeneous points, one for each pixel of the target view
         K: (B, 3, 3) or (B, 4, 4) intrinsics of the source camera in pixels of a (H, W) image
-        T: (B, 4, 4) takes target coordinates to the source camera, T_source_target
+        T: (..., B, 4, 4) takes target coordinates to the source camera, T_source_target; the points
+            are seen by as many cameras as there are motions
         height: H
         width: W
 
     Returns:
-        (B, H, W, 2) sampling grid, x before y, in [-1, 1] inside of the source image, and
-        (B, 1, H, W) depth in the source camera
+        (..., B, H, W, 2) sampling grid, x before y, in [-1, 1] inside of the source image, and
+        (..., B, 1, H, W) depth in the source camera
     """
     check_tensor("points", points, 4, height * width)
     if points.ndim != 3:
@@ -105,15 +108,18 @@ def project(points: Tensor, K: Tensor, T: Tensor, height: int, width: int) -> tu
     batch = points.shape[0]
     K = _check_intrinsics("K", K, "points", batch)
     check_tensor("T", T, 4, 4)
-    if T.shape != (batch, 4, 4):
-        raise ValueError(f"T: expected shape ({batch}, 4, 4) as points, got {tuple(T.shape)}")
+    if T.ndim < 3 or T.shape[-3] != batch:
+        raise ValueError(f"T: expected shape (..., {batch}, 4, 4) as points, got {tuple(T.shape)}")
     # Scaling pixels to the grid here, on nine numbers, saves doing it for every pixel.
-    P = _pixels_to_grid(K, height, width) @ T[:, :3]  # (B, 3, 4)
-    x, y, depth = (P @ points).unflatten(-1, (height, width)).unbind(1)  # (B, H, W) each
+    P = _pixels_to_grid(K, height, width) @ T[..., :3, :]  # (..., B, 3, 4)
+    # All cameras of a sample are one product with its points, which then need not be repeated.
+    rows = P.reshape(-1, batch, 3, 4).transpose(0, 1).flatten(1, 2)  # (B, cameras * 3, 4)
+    seen = (rows @ points).view(batch, -1, 3, height, width).transpose(0, 1)
+    x, y, depth = seen.reshape(*T.shape[:-2], 3, height, width).unbind(-3)  # (..., B, H, W) each
     behind = depth < NEAREST  # false for NaN, which goes on
     divisor = torch.where(behind, 1, depth)
     grid = torch.stack([x / divisor, y / divisor], -1)
-    return torch.where(behind.unsqueeze(-1), OUT_OF_VIEW, grid), depth.unsqueeze(1)
+    return torch.where(behind.unsqueeze(-1), OUT_OF_VIEW, grid), depth.unsqueeze(-3)
 
 
 def warp(image: Tensor, grid: Tensor, padding_mode: str = "border") -> Tensor:
@@ -127,7 +133,7 @@ def warp(image: Tensor, grid: Tensor, padding_mode: str = "border") -> Tensor:
     Returns:
         (B, C, H', W')
     """
-    batch, _, _ = _check_map("image", image)
+    batch, _, _ = check_map("image", image)
     check_tensor("grid", grid, 2)
     if grid.ndim != 4 or grid.shape[0] != batch:
         raise ValueError(f"grid: expected shape ({batch}, H, W, 2), got {tuple(grid.shape)}")
@@ -144,32 +150,6 @@ def warp(image: Tensor, grid: Tensor, padding_mode: str = "border") -> Tensor:
     return sampled.masked_fill_(lost.squeeze(-1).unsqueeze(1), torch.nan)
 
 
-def ssim_loss(x: Tensor, y: Tensor) -> Tensor:
-    """Return (1 - SSIM) / 2 per pixel, clamped to [0, 1], over 3x3 windows with mirrored borders.
-
-    Args:
-        x: (B, C, H, W) image in [0, 1], at least 2x2
-        y: the same
-
-    Returns:
-        (B, C, H, W), zero where the windows are equal
-    """
-    _, height, width = _check_map("x", x)
-    _check_like("y", y, "x", x)
-    if min(height, width) < 2:
-        raise ValueError(f"x: expected at least 2x2 pixels, got {tuple(x.shape)}")
-    x, y = F.pad(x, (1, 1, 1, 1), mode="reflect"), F.pad(y, (1, 1, 1, 1), mode="reflect")
-    mean_x, mean_y = _window_mean(x), _window_mean(y)  # (B, C, H, W)
-    variance_x = _window_mean(x * x) - mean_x * mean_x
-    variance_y = _window_mean(y * y) - mean_y * mean_y
-    covariance = _window_mean(x * y) - mean_x * mean_y
-    numerator = (2 * mean_x * mean_y + _SSIM_C1) * (2 * covariance + _SSIM_C2)
-    denominator = (mean_x * mean_x + mean_y * mean_y + _SSIM_C1) * (
-        variance_x + variance_y + _SSIM_C2
-    )
-    return ((1 - numerator / denominator) / 2).clamp(0, 1)
-
-
 def edge_aware_smoothness(disp: Tensor, image: Tensor) -> Tensor:
     """Return the mean slope of disparity over its mean, less where the image has edges.
 
@@ -183,8 +163,8 @@ def edge_aware_smoothness(disp: Tensor, image: Tensor) -> Tensor:
     Returns:
         scalar
     """
-    batch, height, width = _check_map("disp", disp, 1)
-    if _check_map("image", image) != (batch, height, width):
+    batch, height, width = check_map("disp", disp, 1)
+    if check_map("image", image) != (batch, height, width):
         raise ValueError(
             f"image: expected shape ({batch}, C, {height}, {width}) as disp, "
             f"got {tuple(image.shape)}"
@@ -200,10 +180,6 @@ def edge_aware_smoothness(disp: Tensor, image: Tensor) -> Tensor:
     return along(2) + along(3)
 
 
-def _window_mean(padded: Tensor) -> Tensor:
-    return F.avg_pool2d(padded, 3, stride=1)
-
-
 def _pixels_to_grid(K: Tensor, height: int, width: int) -> Tensor:
     """Return K (B, 3, 3) with grid coordinates for pixels: 2 u / (width - 1) - 1, v alike."""
     # An image one pixel wide has all of its grid at -1.
@@ -212,7 +188,7 @@ def _pixels_to_grid(K: Tensor, height: int, width: int) -> Tensor:
     return torch.stack([x, y, K[:, 2]], 1)
 
 
-def _check_map(name: str, image: Tensor, channels: int | None = None) -> tuple[int, int, int]:
+def check_map(name: str, image: Tensor, channels: int | None = None) -> tuple[int, int, int]:
     """Return batch, height and width of (B, C, H, W)."""
     check_tensor(name, image)
     if image.ndim != 4 or channels not in (None, image.shape[1]):
@@ -233,7 +209,7 @@ def _check_intrinsics(name: str, K: Tensor, other: str, batch: int) -> Tensor:
     return K[:, :3, :3]
 
 
-def _check_like(name: str, tensor: Tensor, other: str, reference: Tensor) -> None:
+def check_like(name: str, tensor: Tensor, other: str, reference: Tensor) -> None:
     check_tensor(name, tensor)
     if tensor.shape != reference.shape:
         raise ValueError(

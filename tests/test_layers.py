@@ -1,4 +1,4 @@
-"""Laws of the camera geometry and of the image measures, with OpenCV, SciPy and scikit-image."""
+"""Laws of the camera geometry and of the smoothness, with OpenCV and SciPy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import map_coordinates
-from skimage.metrics import structural_similarity
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
@@ -284,6 +283,24 @@ def test_a_pose_that_is_nan_gives_an_image_that_is_nan():
     assert depth.grad[0].isfinite().all()
 
 
+def test_several_cameras_see_the_points_as_each_does_alone():
+    depth, K, inv_K, T = scene(6, 8)
+    several = torch.stack([T, se3.inverse(T), T @ T])  # (3, 2, 4, 4)
+    points = layers.backproject(depth, inv_K)
+    grid, seen = layers.project(points, K, several, 6, 8)
+    assert grid.shape == (3, 2, 6, 8, 2) and seen.shape == (3, 2, 1, 6, 8)
+    for i, T_source_target in enumerate(several):
+        for whole, alone in zip(
+            (grid[i], seen[i]), layers.project(points, K, T_source_target, 6, 8), strict=True
+        ):
+            assert_close(whole, alone)
+    short = tuple(x[:1, ..., :4] if x is points else x[:1] for x in (points, K))
+    assert gradcheck(
+        lambda p, T: layers.project(p, short[1], T, 2, 2),
+        (short[0].requires_grad_(), several[:2, :1].detach().requires_grad_()),
+    )
+
+
 def test_images_one_pixel_wide_or_high_warp_onto_themselves():
     for height, width in [(1, 1), (1, 5), (5, 1)]:
         depth, K, inv_K, _ = scene(height, width)
@@ -293,43 +310,7 @@ def test_images_one_pixel_wide_or_high_warp_onto_themselves():
         assert_close(layers.warp(image, grid), image)
 
 
-# Image measures
-
-
-def test_ssim_of_equal_images_is_no_loss_exactly(dtype, device):
-    x = torch.rand(2, 3, 8, 9, dtype=dtype, device=device)
-    assert torch.equal(layers.ssim_loss(x, x.clone()), torch.zeros_like(x))
-
-
-def test_ssim_agrees_with_scikit_image_inside_the_border():
-    x, y = torch.rand(2, 2, 3, 12, 15, dtype=torch.float64)
-    loss = layers.ssim_loss(x, y)
-    for b, c in np.ndindex(2, 3):
-        _, ssim = structural_similarity(
-            *(x[b, c].numpy(), y[b, c].numpy()),
-            win_size=3,
-            data_range=1,
-            use_sample_covariance=False,
-            full=True,
-        )
-        expected = torch.from_numpy((1 - ssim) / 2).clamp(0, 1)
-        assert_close(loss[b, c, 1:-1, 1:-1], expected[1:-1, 1:-1], atol=1e-12, rtol=0)
-
-
-def test_ssim_mirrors_at_the_border():
-    x, y = torch.rand(2, 1, 1, 6, 7, dtype=torch.float64)
-    padded = [
-        torch.from_numpy(np.pad(i[0, 0].numpy(), 1, mode="reflect"))[None, None] for i in (x, y)
-    ]
-    assert_close(layers.ssim_loss(*padded)[..., 1:-1, 1:-1], layers.ssim_loss(x, y))
-
-
-def test_ssim_is_symmetric_bounded_and_worst_for_opposites():
-    x, y = torch.rand(2, 2, 3, 8, 9)
-    assert_close(layers.ssim_loss(x, y), layers.ssim_loss(y, x))
-    board = (torch.arange(8)[:, None] + torch.arange(9)[None]).remainder(2).float()[None, None]
-    worst = layers.ssim_loss(board, 1 - board)
-    assert 0.9 < worst.min() <= worst.max() <= 1
+# Smoothness
 
 
 def test_smoothness_is_zero_for_a_plane_of_constant_disparity_and_blind_to_scale():
@@ -363,9 +344,8 @@ def test_each_map_of_a_batch_is_normalised_by_its_own_mean():
     assert_close(layers.edge_aware_smoothness(scale * disp, image), sum(each) / 2)
 
 
-def test_gradients_of_the_image_measures():
-    x, y = torch.rand(2, 1, 2, 4, 5, dtype=torch.float64)
-    assert gradcheck(layers.ssim_loss, (x.requires_grad_(), y.requires_grad_()))
+def test_gradient_of_the_smoothness():
+    x = torch.rand(1, 2, 4, 5, dtype=torch.float64)
     disp = (torch.rand(1, 1, 4, 5, dtype=torch.float64) + 0.1).requires_grad_()
     assert gradcheck(layers.edge_aware_smoothness, (disp, x))
 
@@ -386,7 +366,6 @@ def calls(dtype=torch.float32, batch=2):
         "backproject": (depth, inv_K),
         "project": (points, K, T, 6, 8),
         "warp": (image, grid),
-        "ssim_loss": (image, image.flip(-1)),
         "edge_aware_smoothness": (depth, image),
     }
 
@@ -429,16 +408,10 @@ def test_types_batch_of_one_and_untouched_inputs(name, dtype):
         ("project", 0, (2, 4, 47), r"points: expected shape \(\.\.\., 4, 48\), got \(2, 4, 47\)"),
         ("project", 0, (4, 48), r"points: expected shape \(B, 4, H\*W\), got \(4, 48\)"),
         ("project", 1, (1, 3, 3), r"K: expected shape \(2, 3, 3\) or"),
-        ("project", 2, (3, 4, 4), r"T: expected shape \(2, 4, 4\) as points, got \(3, 4, 4\)"),
+        ("project", 2, (3, 4, 4), r"T: expected shape \(..., 2, 4, 4\) as points, got \(3, 4"),
         ("warp", 0, (3, 6, 8), r"image: expected shape \(B, C, H, W\), got \(3, 6, 8\)"),
         ("warp", 1, (1, 6, 8, 2), r"grid: expected shape \(2, H, W, 2\), got \(1, 6, 8, 2\)"),
         ("warp", 1, (2, 6, 8, 3), r"grid: expected shape \(\.\.\., 2\), got \(2, 6, 8, 3\)"),
-        (
-            "ssim_loss",
-            1,
-            (2, 3, 6, 7),
-            r"y: expected shape \(2, 3, 6, 8\) as x, got \(2, 3, 6, 7\)",
-        ),
         ("edge_aware_smoothness", 1, (2, 3, 6, 7), r"image: expected shape \(2, C, 6, 8\) as disp"),
     ],
 )
@@ -465,7 +438,5 @@ def test_half_precision_and_bytes_are_refused_by_name(name):
 @pytest.mark.parametrize("shape", [(1, 1, 1, 5), (1, 1, 5, 1)], ids=str)
 def test_images_without_a_neighbour_are_refused_where_one_is_needed(shape):
     image = torch.rand(shape)
-    with pytest.raises(ValueError, match="x: expected at least 2x2 pixels"):
-        layers.ssim_loss(image, image)
     with pytest.raises(ValueError, match="disp: expected at least 2x2 pixels"):
         layers.edge_aware_smoothness(image, image)
