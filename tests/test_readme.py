@@ -7,12 +7,14 @@ import os
 import re
 import shutil
 import subprocess
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 import options
 from splits import make_splits
+from training.step import MASK_WEIGHT, weights_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,7 +33,7 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[str]:
     lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-    inline = re.findall(r"`((?:make|python|python3|pip|\.venv/bin/python) [^`]+)`", PAGES)
+    inline = re.findall(r"`((?:make|python|python3|pip|\.venv/bin/\w+) [^`]+)`", PAGES)
     return [line for line in lines if line] + inline
 
 
@@ -59,6 +61,13 @@ def check_program(name: str, arguments: list[str]) -> None:
         getattr(options, name.removesuffix(".py"))(arguments)
 
 
+def check_torchrun(words: list[str]) -> None:
+    """One of our programs is started several times; what comes behind its name is for it."""
+    assert words[0] == "--nproc_per_node" and int(words[1]) > 1
+    assert (ROOT / words[2]).is_file()
+    check_program(words[2], words[3:])
+
+
 def check_module(python: str, name: str, arguments: list[str]) -> None:
     """A module is there; where it is to be run, not only named, ours read their command lines."""
     assert importlib.util.find_spec(name) is not None
@@ -74,7 +83,8 @@ def check_shell(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_every_command_exists(command):
+def test_every_command_exists(command, monkeypatch):
+    monkeypatch.chdir(ROOT)  # where the reader is; configs are read from there
     words = command.split(" | ")[0].split()
     if words[0] == "make":
         assert {word for word in words[1:] if "=" not in word} <= TARGETS
@@ -88,10 +98,40 @@ def test_every_command_exists(command):
         check_module(words[0], words[2], words[3:])
     elif words[0] in ("mkdir", "wget", "for", "grep"):
         check_shell(command)
+    elif words[0] == ".venv/bin/torchrun":
+        check_torchrun(words[1:])
+    elif words == ["python", "train.py", "--help"]:  # how the program calls itself
+        assert (ROOT / words[1]).is_file()
     elif words[0] == ".venv/bin/python":
         check_program(words[1], words[2:])
     else:
         pytest.fail(f"no test knows how to check: {command}")
+
+
+def test_options_of_training_are_there_and_their_defaults_are_those_that_are_named():
+    defaults = vars(options.train([]))
+    training = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    section = README.split("\n## Train\n")[1].split("\n## ")[0]
+    for text, count in ((training, 20), (section, 2)):
+        outside = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        named = set(re.findall(r"`--(\w+)[ `]", outside)) - {"help"}
+        assert named <= set(defaults), f"no options: {named - set(defaults)}"
+        shown = re.findall(r"`--(\w+)` \(([\d.]+)[,)]", outside)
+        assert len(shown) >= count
+        for name, value in shown:
+            assert float(value) == defaults[name], name
+
+
+def test_the_table_of_losses_is_that_of_the_program():
+    training = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    table = training.split("| term | weight |")[1].split("\n\n")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
+    all_on = Namespace(**{name: 1 for name in vars(options.train([]))})
+    assert set(rows) == set(weights_of(all_on))
+    weights = weights_of(options.train(["--use_ekf"]))
+    for name, cell in rows.items():
+        number = float(re.search(r"(?:\(|^)([\d.]+)", cell)[1])
+        assert number == (MASK_WEIGHT if name == "mask" else weights.get(name, 0)), name
 
 
 def test_there_is_something_to_check_and_nothing_that_is_not():

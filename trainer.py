@@ -1,0 +1,291 @@
+"""The training, as prose: epochs of steps, a validation after each, and what is kept of them."""
+
+from __future__ import annotations
+
+import signal
+import time
+import warnings
+from argparse import Namespace
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice, takewhile
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from datasets.batch import Batch
+from networks.factory import build_models
+from networks.resnet_encoder import resnet_layers_of
+from training import batch_norm, data, diagnostics
+from training.checkpoints import Checkpoints, Progress, Trained, restore
+from training.distributed import World, agree, gather, main_first
+from training.guard import BufferSnapshot, CollapseGuard
+from training.reporter import Reporter
+from training.run_folder import open_run
+from training.step import Details, Step
+from training.stopping import StopRequest
+from training.validation import selection_error, validate
+from utils import UserError, load_weights, rng_states, seed_everything, set_rng_states
+
+LEARNING_RATE_DECAY = 0.1
+"""What `--scheduler_step_size` epochs multiply the learning rate by, as published."""
+
+
+class Trainer:
+    """Everything that a training needs, made from its options; `train` does it.
+
+    Args:
+        options: of `options.train`
+        world: the processes that train together, and this one's device
+    """
+
+    def __init__(self, options: Namespace, world: World) -> None:
+        self.options, self.world = options, world
+        seed_everything(options.seed + world.rank, options.deterministic)
+        with main_first(world):
+            found = None
+            if world.main:
+                found = open_run(
+                    options.log_dir,
+                    options.model_name,
+                    vars(options),
+                    options.resume,
+                    options.overwrite,
+                )
+            self.training = data.open_training(options, world)
+            self.validation = data.open_validation(options, world)
+        self.run = gather(found, world)[0]
+        self.progress = Progress()
+        self.build_models()
+        self.build_around_models()
+        self.start()
+
+    def build_models(self) -> None:
+        """Make the models, with the weights that they begin with, and share them."""
+        options, world = self.options, self.world
+        begins = self.run.checkpoint is None
+        with main_first(world):
+            models = build_models(options, begins and options.weights_init == "pretrained")
+        if begins and options.load_weights_folder is not None:
+            load_weights(models, options.load_weights_folder, options.models_to_load, other_resnet)
+        if options.channels_last:
+            models.to(memory_format=torch.channels_last)
+        self.models = batch_norm.synchronise(models.to(world.device), world)
+        if options.compile:
+            for name in self.models.keys() - {"ekf_model"}:
+                self.models[name].compile()
+        self.step = Step(self.models, options)
+        self.shared_step: nn.Module = self.step
+        if world.size > 1:
+            self.shared_step = DistributedDataParallel(
+                self.step,
+                # Only the filter's own parameters are ever without a gradient: while it warms up.
+                find_unused_parameters=options.use_ekf and options.ekf_warming_epochs > 0,
+            )
+
+    def build_around_models(self) -> None:
+        """Make what moves the models, and what watches over them."""
+        options = self.options
+        self.parameters = [p for p in self.models.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(self.parameters, options.learning_rate, fused=True)
+        scheduler = torch.optim.lr_scheduler.StepLR(
+            optimizer, options.scheduler_step_size, LEARNING_RATE_DECAY
+        )
+        # Half precision alone needs it: its smallest gradients would be zero.
+        scaler = torch.amp.GradScaler(self.world.device.type, enabled=options.amp == "fp16")
+        self.trained = Trained(self.models, optimizer, scheduler, scaler)
+        self.buffers = BufferSnapshot(self.models)
+        self.guard = CollapseGuard(self.run.folder / "replay", self.training.dataset.line)
+
+    def start(self) -> None:
+        """Go on where a checkpoint ended, or begin; from here on the run's folder is written to."""
+        options, world = self.options, self.world
+        if self.run.checkpoint is not None:
+            self.progress, rng = restore(self.run.checkpoint, self.trained)
+            if len(rng) != world.size:
+                raise UserError(
+                    f"{self.run.checkpoint}: of {len(rng)} processes, and {world.size} train now: "
+                    "go on with as many, or start from its weights with --load_weights_folder"
+                )
+            set_rng_states(rng[world.rank])
+        self.probe = data.first_batch(self.validation, options, world)
+        if world.main:
+            parts = {"train": self.training.dataset, "val": self.validation.dataset}
+            facts = {
+                name: {"fingerprint": dataset.fingerprint(), "samples": len(dataset)}
+                for name, dataset in parts.items()
+            }
+            self.run.begin(world.device, world.size, self.progress.step, facts)
+            entries = {name: getattr(options, name) for name in ("height", "width", "use_stereo")}
+            self.checkpoints = Checkpoints(self.run.models, options.keep_checkpoints, entries)
+        steps = self.training.sampler.batches // options.accumulate_steps
+        self.examples_per_step = options.accumulate_steps * options.batch_size * world.size
+        self.reporter = Reporter(
+            self.run.folder,
+            steps * options.num_epochs,
+            self.examples_per_step,
+            self.progress.step,
+            world.main,
+        )
+        self.saved_at = time.monotonic()
+
+    def train(self) -> int | None:
+        """Train all epochs that are left; return the signal that ended it early, if one did."""
+        options, progress = self.options, self.progress
+        with StopRequest() as self.stop, self.reporter:
+            while progress.epoch < options.num_epochs:
+                self.run_epoch()
+                if not self.stopping:
+                    self.validate()
+                if self.stopping:
+                    self.save_rolling()
+                    return self.stop.signal or signal.SIGTERM
+                self.end_epoch()
+                self.save_epoch()
+        return None
+
+    def run_epoch(self) -> None:
+        """Take the steps that are left of an epoch, until someone asks to stop."""
+        options, progress = self.options, self.progress
+        self.step.train()
+        self.training.sampler.set_position(progress.epoch, progress.batches)
+        batches = data.training_batches(self.training, options, progress.epoch)
+        while len(group := list(islice(batches, options.accumulate_steps))) == (
+            options.accumulate_steps
+        ):
+            began = time.perf_counter()
+            details = self.training_step(group)
+            progress.batches += len(group)
+            progress.seconds += time.perf_counter() - began
+            if details is not None and self.world.main:
+                self.report(group[-1], details)
+            stop, save = agree([self.stop.signal is not None, self.save_is_due], self.world)
+            if stop:
+                return
+            if save:
+                self.save_rolling()
+
+    def end_epoch(self) -> None:
+        """Count an epoch that is trained and validated."""
+        with warnings.catch_warnings():
+            # Of steps that this process never took: it may have come in after an epoch's last one.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            self.trained.scheduler.step()
+        self.progress.epoch, self.progress.batches = self.progress.epoch + 1, 0
+
+    def training_step(self, group: list[Batch]) -> Details | None:
+        """Take one step from the mean gradient of some batches; None if it was left out."""
+        trained, progress = self.trained, self.progress
+        where = (progress.step + 1, self.models, self.world)
+        self.buffers.take()
+        self.guard.before_step()
+        for i, batch in enumerate(group):
+            with self.gradients_shared(i == len(group) - 1):
+                terms, details = self.shared_step(batch, self.filter_is_warm)
+                if not self.guard.accepts(terms, batch, *where):
+                    return self.leave_out()
+                trained.scaler.scale(terms["total"] / len(group)).backward()
+        trained.scaler.unscale_(trained.optimizer)
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        # The scaler leaves out steps of infinite gradients by itself, to find its scale.
+        if not trained.scaler.is_enabled():
+            if not self.guard.accepts_gradient(norm, group[-1], *where):
+                return self.leave_out()
+        if self.options.clip_grad_norm > 0:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.options.clip_grad_norm, norm)
+        trained.scaler.step(trained.optimizer)
+        trained.scaler.update()
+        trained.optimizer.zero_grad()
+        progress.step += 1
+        progress.examples += self.examples_per_step
+        return details
+
+    def leave_out(self) -> None:
+        """Forget a step whose loss or gradient is not finite."""
+        self.trained.optimizer.zero_grad()
+        self.buffers.restore()
+
+    def gradients_shared(self, now: bool) -> AbstractContextManager[None]:
+        """Share gradients among processes with the last batch of a step alone."""
+        if now or self.world.size == 1:
+            return nullcontext()
+        return self.shared_step.no_sync()
+
+    @property
+    def filter_is_warm(self) -> bool:
+        """Whether the filter takes part."""
+        return self.progress.epoch >= self.options.ekf_warming_epochs
+
+    def report(self, batch: Batch, details: Details) -> None:
+        """Say that a step is done; now and then, all that there is to say of it."""
+        options, step = self.options, self.progress.step
+        values = self.guard.values
+        self.reporter.step(step, values["total"], self.examples_per_step)
+        if step > 1 and step % options.log_frequency:
+            return
+        numbers = {f"loss/{name}": value for name, value in values.items() if name != "gradient"}
+        numbers |= {f"weight/{name}": weight for name, weight in self.step.weights.items()}
+        numbers |= {f"look/{k}": v for k, v in diagnostics.numbers(batch, details, options).items()}
+        numbers["gradient_norm"] = values.get("gradient", torch.nan)
+        numbers["learning_rate"] = self.trained.optimizer.param_groups[0]["lr"]
+        numbers["examples_per_second"] = self.reporter.throughput()
+        alone = World(0, 1, self.world.device)
+        probed = validate(self.step, [self.probe], self.filter_is_warm, alone)
+        numbers |= {f"probe/{name}": value for name, value in probed.items()}
+        self.reporter.scalars("train", step, numbers, self.progress.epoch)
+        self.reporter.images("train", step, diagnostics.images(batch, details, options))
+
+    def validate(self) -> None:
+        """Look at all of the validation list, and keep the models if they were never better."""
+        batches = data.validation_batches(self.validation, self.options)
+        unasked = takewhile(lambda _: self.stop.signal is None, batches)
+        errors = validate(self.step, unasked, self.filter_is_warm, self.world)
+        if self.stopping:
+            return
+        progress = self.progress
+        if self.world.main:
+            self.reporter.scalars("val", progress.step, errors, progress.epoch)
+        error = selection_error(errors, self.options)
+        if progress.best_error is None or error < progress.best_error:
+            progress.best_error = error
+            rng = gather(rng_states(), self.world)
+            if self.world.main:
+                self.checkpoints.save_best(self.trained, progress, error, rng)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether someone has asked any process to stop; all have to ask alike."""
+        return agree([self.stop.signal is not None], self.world)[0]
+
+    @property
+    def save_is_due(self) -> bool:
+        """Whether the last checkpoint is older than it should be."""
+        age_s = time.monotonic() - self.saved_at
+        return self.world.main and 0 < self.options.save_minutes * 60 <= age_s
+
+    def save_rolling(self) -> None:
+        """Write where training is, to go on from there; it replaces the one before."""
+        rng = gather(rng_states(), self.world)
+        if self.world.main:
+            self.checkpoints.save_rolling(self.trained, self.progress, rng)
+        self.saved_at = time.monotonic()
+
+    def save_epoch(self) -> None:
+        """Write the weights of an epoch that has ended, where the options want to keep them."""
+        options, ended = self.options, self.progress.epoch - 1
+        wanted = ended >= options.first_save_epoch and (ended + 1) % options.save_frequency == 0
+        if not wanted and ended + 1 < options.num_epochs:
+            return self.save_rolling()
+        rng = gather(rng_states(), self.world)
+        if self.world.main:
+            self.checkpoints.save_epoch(ended, self.trained, self.progress, rng)
+        self.saved_at = time.monotonic()
+
+
+def other_resnet(state: Mapping[str, object]) -> str | None:
+    """Return what to do about weights of an encoder that do not fit, None for other weights."""
+    layers = resnet_layers_of(state)
+    if layers is None:
+        return None
+    return f"It holds a ResNet-{layers}: see --num_layers, and --num_layers_imu for velo, gravity"
