@@ -37,6 +37,7 @@ bench: $(development) ## measure the parts: errors, and times as ratios
 	$(python) -m benchmarks.synthetic
 	$(python) -m benchmarks.lidar
 	$(python) -m benchmarks.data_loading
+	$(python) -m benchmarks.train_step
 
 constraints: $(development) ## choose the newest versions anew and write constraints.txt
 	$(python) -m pip install --disable-pip-version-check --quiet uv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 import warnings
@@ -136,9 +137,7 @@ class Trainer:
         with StopRequest() as self.stop, self.reporter:
             while progress.epoch < options.num_epochs:
                 self.run_epoch()
-                if not self.stopping:
-                    self.validate()
-                if self.stopping:
+                if self.stopping or not self.validate():
                     self.save_rolling()
                     return self.stop.signal or signal.SIGTERM
                 self.end_epoch()
@@ -236,22 +235,28 @@ class Trainer:
         self.reporter.scalars("train", step, numbers, self.progress.epoch)
         self.reporter.images("train", step, diagnostics.images(batch, details, options))
 
-    def validate(self) -> None:
-        """Look at all of the validation list, and keep the models if they were never better."""
+    def validate(self) -> bool:
+        """Look at all of the validation list, and keep the models if they were never better.
+
+        Returns:
+            whether nobody asked to stop meanwhile; else there is nothing of it
+        """
         batches = data.validation_batches(self.validation, self.options)
         unasked = takewhile(lambda _: self.stop.signal is None, batches)
         errors = validate(self.step, unasked, self.filter_is_warm, self.world)
         if self.stopping:
-            return
+            return False
         progress = self.progress
         if self.world.main:
             self.reporter.scalars("val", progress.step, errors, progress.epoch)
         error = selection_error(errors, self.options)
-        if progress.best_error is None or error < progress.best_error:
+        least = math.inf if progress.best_error is None else progress.best_error
+        if error < least:  # NaN never is
             progress.best_error = error
             rng = gather(rng_states(), self.world)
             if self.world.main:
                 self.checkpoints.save_best(self.trained, progress, error, rng)
+        return True
 
     @property
     def stopping(self) -> bool:

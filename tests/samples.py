@@ -17,11 +17,22 @@ _T_C_B = torch.tensor([[0, -1, 0, 0.3], [0, 0, -1, 0.8], [1, 0, 0, -1], [0, 0, 0
 
 
 def make_sample(
-    batch: int = 3, frames: tuple[Frame, ...] = FRAMES, dtype: torch.dtype = torch.float32
+    batch: int = 3,
+    frames: tuple[Frame, ...] = FRAMES,
+    dtype: torch.dtype = torch.float32,
+    size: tuple[int, int] = SIZE,
 ) -> Sample:
-    """Return a sample whose intervals are preintegrated in float64."""
-    width, height = SIZE
-    firsts = [frame for frame in (-1, 0) if {frame, frame + 1} <= set(frames)]
+    """Return a sample whose intervals are preintegrated in float64.
+
+    Args:
+        batch: B
+        frames: the images that there are; neighbours in time have an interval between them
+        dtype: of all but the images
+        size: width and height [px]
+    """
+    width, height = size
+    offsets = sorted(frame for frame in frames if frame != STEREO)
+    firsts = [frame for frame in offsets if frame + 1 in offsets]
     K = torch.tensor([[28.0, 0, 25.25], [0, 30.5, 14.5], [0, 0, 1]], dtype=dtype)
     T_stereo_c0 = torch.eye(4, dtype=dtype).repeat(batch, 1, 1)
     T_stereo_c0[:, 0, 3] = -0.54

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from benchmarks import (
@@ -17,11 +18,14 @@ from benchmarks import (
     so3_exp,
     synthetic,
     timing,
+    train_step,
 )
+from benchmarks.plain_step import PlainStep
 from datasets.drives import find_drives
 from datasets.synthetic.writer import SyntheticOptions, write_synthetic_kitti
 from ekf.noise import preset
 from liegroups.matrices import apply
+from training.step import Step
 
 
 def test_cases_take_turns_and_the_warm_up_is_not_counted(monkeypatch):
@@ -255,3 +259,84 @@ def test_data_loading_prints_what_it_measured_beside_its_limits(capsys, monkeypa
     assert [float(row.split()[-1]) for row in rows] == [*data_loading.LIMITS.values()]
     # Few samples start as fast as their files are read, or faster.
     assert all(float(row.split()[-2]) > 0 for row in rows if not row.startswith("start-up"))
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def small_step():
+    """Options, models whose normalisation knows their features, and a batch."""
+    torch.manual_seed(0)
+    given = train_step.parse_options((96, 64), 2)
+    models, batch = train_step.make_models(given, CPU), train_step.make_batch(given, CPU)
+    for module in models.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    train_step.OurStep(models, given, None).loss(batch, train_step.Clock(CPU))
+    # Learning, normalisation takes one pair at a time for another batch than all pairs at once.
+    return given, models.eval(), batch
+
+
+@pytest.fixture
+def without_tie_break(monkeypatch):
+    monkeypatch.setattr("losses._TIE_BREAK", 0.0)
+    monkeypatch.setattr("benchmarks.plain_step.STILL_NOISE", 0.0)
+
+
+def gradients(models: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    wanted = {name: p for name, p in models.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+    return {name: g for name, g in zip(wanted, found, strict=True) if g is not None}
+
+
+@pytest.mark.usefixtures("without_tie_break")
+def test_the_plain_step_computes_the_same_loss_and_gradients(small_step):
+    given, models, batch = small_step
+    ours = train_step.OurStep(models, given, None).loss(batch, train_step.Clock(CPU))
+    plain = PlainStep(models, given, None).loss(batch)
+    assert 0.01 < ours < 1
+    assert_close(plain, ours, rtol=1e-4, atol=0)
+    by_ours, by_plain = gradients(models, ours), gradients(models, plain)
+    assert by_ours.keys() == by_plain.keys()
+    for network in models.keys() - {"ekf_model"}:  # of which nothing is learnt here
+        mine, other = (
+            torch.cat([g.flatten() for name, g in each.items() if name.startswith(f"{network}.")])
+            for each in (by_ours, by_plain)
+        )
+        assert 0 < (mine - other).norm() < 0.01 * mine.norm(), network
+
+
+@pytest.mark.parametrize("words", train_step.CASES.values(), ids=list(train_step.CASES))
+@pytest.mark.usefixtures("without_tie_break")
+def test_the_phases_together_are_the_step_of_the_training(small_step, words):
+    _, models, batch = small_step
+    given = train_step.parse_options((96, 64), 2, words)
+    terms, _ = Step(models, given)(batch)
+    loss = train_step.OurStep(models, given, None).loss(batch, train_step.Clock(CPU))
+    assert_close(loss, terms["total"], rtol=1e-5, atol=0)
+
+
+def test_the_step_is_timed_by_cases_and_phases(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    train_step.main(["--width", "64", "--height", "64", "--batch_size", "1", "--repeats", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    for name in (train_step.PLAIN, *train_step.CASES):
+        assert any(line.startswith(name) for line in lines)
+    for phase in train_step.PHASES:
+        (row,) = (line for line in lines if line.startswith(phase))
+        values = [float(value) for value in row[len(phase) :].split()]
+        assert len(values) == len(train_step.CASES) and min(values) > 0
+    rows = [line for line in lines if line.startswith(tuple(train_step.LIMITS))]
+    assert [float(row.split()[-1]) for row in rows] == [*train_step.LIMITS.values()]
+    assert all(float(row.split()[-2]) > 0 for row in rows)
+
+
+def test_phases_last_as_long_as_the_whole_step(small_step, monkeypatch):
+    given, models, batch = small_step
+    ticks = iter(range(100))
+    monkeypatch.setattr(train_step.time, "perf_counter", lambda: float(next(ticks)))
+    adam = torch.optim.Adam(models.parameters(), 0.0)
+    laps = train_step.OurStep(models, given, adam)(batch, train_step.Clock(CPU))
+    assert laps == dict.fromkeys(train_step.PHASES, 1.0)  # each is marked once, in this order
+    assert list(laps) == list(train_step.PHASES)

@@ -38,6 +38,7 @@ class Part:
 def open_training(options: Namespace, world: World) -> Part:
     """Open the list that is trained on."""
     dataset = build_dataset(data_options(options), "train")
+    image_noise(options, dataset)  # refuses here, before a run begins, what images cannot have
     sampler = ShardedSampler(
         len(dataset), options.batch_size, world.rank, world.size, options.seed, shuffle=True
     )

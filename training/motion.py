@@ -93,7 +93,9 @@ def sample_camera_motions(prediction: Prediction, options: Namespace) -> dict[in
         variance = vision_covariance(
             prediction.uncertainty[source], preset(options.noise_preset), vision_form(options)
         ).diagonal(dim1=-2, dim2=-1)  # (B, 6)
-        error = variance.sqrt() * torch.randn_like(variance)
+        # A deviation of zero, of weights that know no uncertainty, has no slope to learn from.
+        deviation = variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
+        error = deviation * torch.randn_like(variance)
         turned = T_first_second[:, :3, :3] @ so3.exp(error[:, ROT])
         drawn[source] = se3.from_rt(turned, T_first_second[:, :3, 3] + error[:, TRANS])
     return drawn

@@ -123,8 +123,8 @@ def _pair_features(
     models: nn.ModuleDict, pairs: dict[int, Tensor], options: Namespace
 ) -> list[Tensor] | None:
     """Return the pose encoder's features of all pairs, one after the other."""
-    encodes_pairs = options.pose_model_type == "separate_resnet" and options.pose_model_input
-    if encodes_pairs != "pairs" or not pairs:
+    separate = options.pose_model_type == "separate_resnet"
+    if not (separate and options.pose_model_input == "pairs" and pairs):
         return None
     return models["pose_encoder"](torch.cat(list(pairs.values())))
 

@@ -69,7 +69,8 @@ def selection_error(errors: dict[str, float], options: Namespace) -> float:
     """
     metric = options.use_imu or options.use_stereo
     name = "abs_rel" if metric else f"{SCALED}abs_rel"
-    return errors.get(name, errors["loss/photometric"])
+    error = errors.get(name, math.nan)  # NaN where no image has a point of truth in the crop
+    return errors["loss/photometric"] if math.isnan(error) else error
 
 
 @contextmanager
