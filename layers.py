@@ -20,10 +20,6 @@ NEAREST = 1e-3
 OUT_OF_VIEW = 2.0
 """Grid coordinate of what is out of view."""
 
-_SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
-_CACHED_NUMBERS = 400_000  # in a block of images; some ten such maps fit into the cache of a CPU
-_EDGES = ((0, 1), (-1, -2))  # first and last row or column, each with its neighbour
-
 
 def disp_to_depth(disp: Tensor, min_depth: float, max_depth: float) -> tuple[Tensor, Tensor]:
     """Map a network's disparity in [0, 1] to depth, linearly in inverse depth.

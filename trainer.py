@@ -7,15 +7,17 @@ import signal
 import time
 import warnings
 from argparse import Namespace
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice, takewhile
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from datasets.batch import Batch
+from datasets.text import DataError
 from networks.factory import build_models
 from networks.resnet_encoder import resnet_layers_of
 from training import batch_norm, data, diagnostics
@@ -134,7 +136,7 @@ class Trainer:
     def train(self) -> int | None:
         """Train all epochs that are left; return the signal that ended it early, if one did."""
         options, progress = self.options, self.progress
-        with StopRequest() as self.stop, self.reporter:
+        with StopRequest() as self.stop, self.reporter, self.saved_when_data_fail():
             while progress.epoch < options.num_epochs:
                 self.run_epoch()
                 if self.stopping or not self.validate():
@@ -143,6 +145,16 @@ class Trainer:
                 self.end_epoch()
                 self.save_epoch()
         return None
+
+    @contextmanager
+    def saved_when_data_fail(self) -> Iterator[None]:
+        """Save what was trained before a broken file ends it; several processes could not agree."""
+        try:
+            yield
+        except DataError:
+            if self.world.size == 1:
+                self.save_rolling()
+            raise
 
     def run_epoch(self) -> None:
         """Take the steps that are left of an epoch, until someone asks to stop."""
@@ -185,20 +197,28 @@ class Trainer:
                 if not self.guard.accepts(terms, batch, *where):
                     return self.leave_out()
                 trained.scaler.scale(terms["total"] / len(group)).backward()
-        trained.scaler.unscale_(trained.optimizer)
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        # The scaler leaves out steps of infinite gradients by itself, to find its scale.
-        if not trained.scaler.is_enabled():
-            if not self.guard.accepts_gradient(norm, group[-1], *where):
-                return self.leave_out()
-        if self.options.clip_grad_norm > 0:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.options.clip_grad_norm, norm)
-        trained.scaler.step(trained.optimizer)
-        trained.scaler.update()
-        trained.optimizer.zero_grad()
+        if not self.follow_gradient(group[-1], *where):
+            return self.leave_out()
         progress.step += 1
         progress.examples += self.examples_per_step
         return details
+
+    def follow_gradient(self, batch: Batch, *where: Any) -> bool:
+        """Let the optimiser take its step, unless the gradient is not finite."""
+        optimizer, scaler = self.trained.optimizer, self.trained.scaler
+        scaler.unscale_(optimizer)
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        # Half precision finds the scale of its loss by gradients that are infinite, until it is 1.
+        searching = scaler.is_enabled() and scaler.get_scale() > 1
+        accepted = self.guard.accepts_gradient(norm, batch, *where, expected=searching)
+        if accepted and self.options.clip_grad_norm > 0:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.options.clip_grad_norm, norm)
+        if accepted:
+            scaler.step(optimizer)
+        if scaler.is_enabled():
+            scaler.update()
+        optimizer.zero_grad()
+        return accepted
 
     def leave_out(self) -> None:
         """Forget a step whose loss or gradient is not finite."""

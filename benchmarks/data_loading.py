@@ -115,8 +115,9 @@ def make_drive(root: Path, frames: int) -> list[Path]:
 
 
 def write_imu(sync: Path, frames: int) -> None:
-    """Write matched IMU of random packets, as long as real ones."""
+    """Write matched IMU of random packets, as long as real ones, of a car that does not turn."""
     packet = np.random.default_rng(0).standard_normal((PACKETS, len(FIELDS)))
+    packet[:, [FIELDS.index(name) for name in ("roll", "pitch", "yaw", "wx", "wy", "wz")]] = 0
     line = " | ".join(" ".join(map(repr, row)) for row in packet.tolist()) + "\n"
     start_ns = parse_stamp("2011-01-01 12:00:00.000000000")
     (sync / FOLDER).mkdir(parents=True)

@@ -139,6 +139,13 @@ def test_noise_is_in_the_training_and_not_in_the_validation(root):
     assert all(map(equal, validation(root), validation(root, BADLY)))
 
 
+def test_a_noisy_imu_is_for_training_alone(root):
+    noisy = data.data_options(options_for(root, root, "--imu_filename noisy.txt"))
+    assert noisy.imu_filename == "noisy.txt"
+    part = data.open_validation(options_for(root, root, "--imu_filename noisy.txt"), ALONE)
+    assert part.dataset.options.imu_filename == "matched_oxts.txt"
+
+
 @pytest.mark.parametrize("words", ["", BADLY])
 def test_an_image_is_changed_in_another_way_each_epoch(words, root):
     shown = []

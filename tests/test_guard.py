@@ -49,9 +49,9 @@ class Asked:
         self.step += 1
         return self.guard.accepts(scalars(values), self.batch, self.step, self.models, ALONE)
 
-    def gradient(self, norm: float) -> bool:
-        norm = torch.tensor(norm)
-        return self.guard.accepts_gradient(norm, self.batch, self.step, self.models, ALONE)
+    def gradient(self, norm: float, expected: bool = False) -> bool:
+        where = self.batch, self.step, self.models, ALONE
+        return self.guard.accepts_gradient(torch.tensor(norm), *where, expected)
 
     @property
     def files(self) -> list[str]:
@@ -150,6 +150,13 @@ def test_too_many_refusals_in_a_row_end_the_training_in_one_line(tmp_path, patie
         assert word in message
     for way_out in ("--learning_rate", "--clip_grad_norm", "--amp off"):
         assert way_out in message
+
+
+def test_a_gradient_that_was_expected_to_be_infinite_is_refused_and_not_counted(asked, caplog):
+    for _ in range(30):
+        assert not asked.gradient(math.inf, expected=True)
+    assert asked.guard.values["gradient"] == math.inf and not caplog.text
+    assert asked.gradient(2.0, expected=True)
 
 
 def test_refused_gradients_count_although_terms_were_finite(tmp_path):

@@ -331,6 +331,25 @@ def test_total_is_the_weighted_sum_and_changes_no_term(monkeypatch):
     assert details.views.target.shape == (2, 3, 64, 64)
 
 
+def test_what_is_to_be_looked_at_has_no_graph():
+    options = tiny_options("--use_ekf")
+    terms, details = Step(models_by_formula(options), options)(tiny_batch(options))
+    assert terms["total"].requires_grad
+    shown = details.prediction, details.motion, details.views, details.compared
+    found = [x for record in shown for x in _all_tensors(record)]
+    assert len(found) > 20 and not any(x.requires_grad for x in found)
+
+
+def _all_tensors(tree):
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        tree = list(tree.values())
+    elif hasattr(tree, "__dict__"):
+        tree = list(vars(tree).values())
+    return [x for part in tree or () for x in _all_tensors(part)]
+
+
 def test_the_filter_takes_no_part_while_it_warms_up(monkeypatch):
     options = tiny_options(*EVERYTHING, "--scales", "0")
     step = Step(models_by_formula(options), options).eval()
@@ -341,7 +360,9 @@ def test_the_filter_takes_no_part_while_it_warms_up(monkeypatch):
 
     monkeypatch.setattr(step.models["ekf_model"], "forward", refuse)
     terms, details = step(batch, with_filter=False)
-    assert details.motion.fusion is None and details.motion.used is details.motion.inertial
+    motion = details.motion
+    assert motion.fusion is None and motion.used.keys() == motion.inertial.keys()
+    assert all(torch.equal(T, motion.inertial[source]) for source, T in motion.used.items())
     assert not {"ekf_velocity", "ekf_gravity"} & terms.keys()
     with pytest.raises(AssertionError, match="asked"):
         step(batch)

@@ -7,6 +7,8 @@ import math
 import os
 import shutil
 import signal
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import torch
 from torch.testing import assert_close
 
 import options
+from datasets.text import DataError
 from networks.resnet_encoder import ResnetEncoder
 from tests.training_runs import (
     CAMERA_ONLY,
@@ -32,6 +35,7 @@ from tests.training_runs import (
     watch,
 )
 from trainer import Trainer
+from training import data
 from training.guard import CollapseError, load_replay
 from training.step import Step
 from utils import UserError, load_state, set_rng_states
@@ -417,6 +421,51 @@ def test_one_bad_batch_of_several_leaves_out_their_step(root, tmp_path):
     assert trainer.training_step([good, planted(bad)]) is None
     assert equal_states(before, states(trainer))
     assert all(p.grad is None for p in trainer.parameters)
+
+
+def test_half_precision_searches_its_scale_and_gives_up_when_there_is_none(begun, caplog):
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    begun.trained = replace(begun.trained, scaler=scaler)
+    batch = batches_of(begun)[1:2]
+    before, step = kept(begun), begun.progress.step
+    hook = begun.parameters[0].register_hook(lambda grad: grad * math.inf)
+    scales = []
+    for _ in range(2):  # from 4 to 1 without a word
+        assert begun.training_step(batch) is None
+        scales.append(scaler.get_scale())
+    assert scales == [2.0, 1.0] and not caplog.text
+    assert not math.isfinite(begun.guard.values["gradient"])
+    for _ in range(9):
+        assert begun.training_step(batch) is None
+    assert "gradient is" in caplog.text
+    assert equal_states(before, kept(begun)) and begun.progress.step == step
+    hook.remove()
+    assert begun.training_step(batch) is not None
+    assert not equal_states(before, kept(begun)) and begun.progress.step == step + 1
+    begun.parameters[0].register_hook(lambda grad: grad * math.inf)
+    with pytest.raises(CollapseError, match="10 times in a row"):
+        for _ in range(10):
+            begun.training_step(batch)
+
+
+def test_what_was_trained_is_saved_when_a_file_turns_out_broken(root, tmp_path, monkeypatch):
+    trainer = make_trainer(root, tmp_path)
+    batches = data.training_batches
+
+    def two_then_broken(*given):
+        yield from islice(batches(*given), 2)
+        raise DataError("image 7: cut off")
+
+    monkeypatch.setattr(data, "training_batches", two_then_broken)
+    with pytest.raises(DataError, match="image 7"):
+        trainer.train()
+    assert [path.name for path in trainer.run.models.glob("rolling_*")] == ["rolling_2"]
+
+
+def test_a_step_of_more_batches_than_there_are_is_refused(root, tmp_path):
+    with pytest.raises(UserError, match="--accumulate_steps 6: an epoch has 5 batches"):
+        make_trainer(root, tmp_path, "--accumulate_steps 6")
+    assert not list(tmp_path.iterdir())
 
 
 def test_ten_in_a_row_end_the_training(begun):

@@ -169,7 +169,22 @@ def test_an_image_without_truth_in_the_crop_has_no_errors(trainer):
     assert seen["abs_rel"] == pytest.approx(alone["abs_rel"], rel=1e-6)
     assert seen["scale_ratio"] == pytest.approx(alone["scale_ratio"], rel=1e-6)
     assert seen["loss/total"] != alone["loss/total"]
-    assert math.isnan(validate(trainer.step, [blind], True, ALONE)["abs_rel"])
+    assert "abs_rel" not in validate(trainer.step, [blind], True, ALONE)
+
+
+def test_a_depth_that_is_no_number_makes_the_errors_none(trainer, monkeypatch):
+    one, two = batches(trainer)
+    depth_of = validation._predicted_depth
+
+    def broken(disparity, batch, options):
+        depth = depth_of(disparity, batch, options)
+        return depth * math.nan if batch is two else depth
+
+    monkeypatch.setattr(validation, "_predicted_depth", broken)
+    found = validate(trainer.step, [one, two], True, ALONE)
+    for name in ("abs_rel", "rmse", "scaled/abs_rel", "scale_ratio"):
+        assert math.isnan(found[name])
+    assert found["a1"] <= 2 / 3  # no pixel of it is within a factor
 
 
 def test_without_true_depth_there_are_losses_alone(trainer):
@@ -193,7 +208,7 @@ def test_what_the_best_models_have_least_of(use_imu, use_stereo, name):
     options = Namespace(use_imu=use_imu, use_stereo=use_stereo)
     assert selection_error(errors, options) == errors[name]
     assert selection_error({"loss/photometric": 0.3}, options) == 0.3
-    assert selection_error(errors | {name: math.nan}, options) == 0.3
+    assert math.isnan(selection_error(errors | {name: math.nan}, options))
 
 
 def test_a_camera_alone_is_compared_after_scaling(root, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from datasets.files import describe
 from datasets.image_noise import ImageNoise, draw_noise
 from datasets.kitti import KittiDataset
 from datasets.loading import SampleLoader
+from datasets.matched import PACKETS_FILE
 from training.distributed import World
 from training.sampling import ShardedSampler
 from training.stopping import ignore_signals
@@ -38,16 +39,22 @@ class Part:
 def open_training(options: Namespace, world: World) -> Part:
     """Open the list that is trained on."""
     dataset = build_dataset(data_options(options), "train")
-    image_noise(options, dataset)  # refuses here, before a run begins, what images cannot have
+    # Refused here, before a run begins: what images cannot have, and steps that would never be.
+    image_noise(options, dataset)
     sampler = ShardedSampler(
         len(dataset), options.batch_size, world.rank, world.size, options.seed, shuffle=True
     )
+    if sampler.batches < options.accumulate_steps:
+        raise UserError(
+            f"--accumulate_steps {options.accumulate_steps}: an epoch has {sampler.batches} batches"
+        )
     return _part(dataset, sampler, options, world, options.num_workers)
 
 
 def open_validation(options: Namespace, world: World) -> Part:
-    """Open the list that is validated on, with its true depth where there is one."""
-    wanted = replace(data_options(options), use_depth=True)
+    """Open the list that is validated on, without noise, with its true depth if there is one."""
+    # Noise is for training alone: a noisy variant of the IMU lies beside the one it is made of.
+    wanted = replace(data_options(options), use_depth=True, imu_filename=PACKETS_FILE)
     try:
         dataset = build_dataset(wanted, "val")
     except (UserError, OSError) as error:

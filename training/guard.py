@@ -95,16 +95,28 @@ class CollapseGuard:
         return accepted
 
     def accepts_gradient(
-        self, norm: Tensor, batch: Batch, step: int, models: nn.Module, world: World
+        self,
+        norm: Tensor,
+        batch: Batch,
+        step: int,
+        models: nn.Module,
+        world: World,
+        expected: bool = False,
     ) -> bool:
         """Return whether the norm of the gradient is finite on all processes; see `accepts`.
 
         From the first call on, only a finite gradient ends a row of refusals: finite terms come
         before every gradient that is not.
+
+        Args:
+            norm, batch, step, models, world: as of `accepts`; a norm is that of all processes
+            expected: it may be infinite, as while the loss's scale is searched: do not count that
         """
         self._gradient_is_asked = True
         value = {GRADIENT: float(norm)}
         self.values = self.values | value
+        if expected and not math.isfinite(value[GRADIENT]):
+            return False
         accepted = self._judge(value, batch, step, models, world)
         if accepted:
             self._row = 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,24 @@ class Step(nn.Module):
         views = synthesise(batch, prediction, T_first_second, motion, options)
         terms, compared = compute_losses(batch, prediction, motion, views, options)
         terms["total"] = sum(self.weights[name] * term for name, term in terms.items())
-        return terms, Details(prediction, motion, views[min(views)], compared)
+        return terms, detached(Details(prediction, motion, views[min(views)], compared))
+
+
+def detached(tree: Any) -> Any:
+    """Return the same records, tuples and dictionaries with tensors that have no graph.
+
+    Whoever keeps them then keeps no graph alive; and processes that share gradients take what they
+    can reach from a step's results for something that gets one.
+    """
+    if isinstance(tree, Tensor):
+        return tree.detach()
+    if isinstance(tree, dict):
+        return {key: detached(value) for key, value in tree.items()}
+    if is_dataclass(tree):
+        return type(tree)(*(detached(getattr(tree, field.name)) for field in fields(tree)))
+    if isinstance(tree, tuple):
+        return type(tree)(*map(detached, tree))
+    return tree
 
 
 def weights_of(options: Namespace) -> dict[str, float]:

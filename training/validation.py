@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -58,7 +57,7 @@ def validate(
                         values[name] += of_images.unbind()
     finally:
         step.train(was_training)
-    read = {name: torch.stack(of_images).tolist() for name, of_images in values.items()}
+    read = {name: torch.stack(numbers).tolist() for name, numbers in values.items() if numbers}
     return _summary(gather(read, world))
 
 
@@ -69,8 +68,7 @@ def selection_error(errors: dict[str, float], options: Namespace) -> float:
     """
     metric = options.use_imu or options.use_stereo
     name = "abs_rel" if metric else f"{SCALED}abs_rel"
-    error = errors.get(name, math.nan)  # NaN where no image has a point of truth in the crop
-    return errors["loss/photometric"] if math.isnan(error) else error
+    return errors.get(name, errors["loss/photometric"])
 
 
 @contextmanager
@@ -93,25 +91,26 @@ def _predicted_depth(disparity: Tensor, batch: Batch, options: Namespace) -> Ten
 
 
 def _depth_errors(batch: Batch, depth_m: Tensor, options: Namespace) -> dict[str, Tensor]:
-    """Return the errors of each image, (B,) by name."""
+    """Return the errors of each image with a point of truth in the crop, (n,) by name."""
     protocol = metrics.PROTOCOLS[PROTOCOLS[options.dataset]]
     truth_m = batch.depth[0]
     errors = metrics.evaluate(truth_m, depth_m, protocol, median_scaling=False)
     scaled = metrics.evaluate(truth_m, depth_m, protocol, median_scaling=True)
     scaled.pop(_RATIO)
-    return errors | {f"{SCALED}{name}": value for name, value in scaled.items()}
+    known = metrics.valid_pixels(truth_m, protocol).flatten(1).any(1)
+    both = errors | {f"{SCALED}{name}": value for name, value in scaled.items()}
+    return {name: value[known] for name, value in both.items()}
 
 
 def _summary(processes: list[dict[str, list[float]]]) -> dict[str, float]:
+    """Return the means; one NaN makes a mean NaN: models that say it must not seem good."""
     names = dict.fromkeys(name for process in processes for name in process)
     joined = {
         name: np.concatenate([process.get(name, []) for process in processes]) for name in names
     }
-    # An image without a point of truth in the crop has no errors.
-    known = {name: of_images[~np.isnan(of_images)] for name, of_images in joined.items()}
-    ratio = known.pop(_RATIO, np.zeros(0))
-    summary = {name: float(v.mean()) if len(v) else math.nan for name, v in known.items()}
-    if len(ratio):
+    ratio = joined.pop(_RATIO, None)
+    summary = {name: float(of_images.mean()) for name, of_images in joined.items()}
+    if ratio is not None:
         summary["scale_ratio"] = float(np.median(ratio))
         summary["scale_spread"] = float(ratio.std() / summary["scale_ratio"])
     return summary
