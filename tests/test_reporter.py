@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
-import mmap
 import math
+import mmap
 import struct
 import sys
 
