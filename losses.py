@@ -72,7 +72,6 @@ def reprojection(
     errors: Tensor,
     identity: Tensor | None = None,
     average: bool = False,
-    mask: Tensor | None = None,
 ) -> Reprojection:
     """Take the best source for each pixel, and leave out what does not move with the scene.
 
@@ -84,12 +83,8 @@ def reprojection(
         errors: (N, B, 1, H, W) of the warped sources, from `photometric_error`
         identity: (M, B, 1, H, W) of the sources as they are; not given: no auto-masking
         average: take the mean over the sources in place of the best, of both
-        mask: (N, B, 1, H, W) factor of the errors, predicted by a network
     """
     _check_maps("errors", errors)
-    if mask is not None:
-        _check_shape("mask", mask, "errors", errors.shape)
-        errors = errors * mask
     per_pixel = _of_sources(errors, average)  # (B, 1, H, W)
     if identity is None:
         moving = torch.ones_like(per_pixel, dtype=torch.bool)

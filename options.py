@@ -47,7 +47,7 @@ def train(argv: Sequence[str] | None = None) -> Namespace:
         description="Train metric depth and ego-motion from a driving video and its IMU.\n"
         "@FILE reads options from a file, like @configs/r18.txt; what comes later counts.",
         epilog="exit code: 0 the model is trained; 1 training collapsed; 2 an option or the data\n"
-        "is wrong; 128 + signal after a stop that saved its state: go on with --resume auto\n\n"
+        "is wrong; 128 + signal when one ended it; if it saved, go on with --resume auto\n\n"
         "several GPUs: torchrun --nproc_per_node 4 train.py @configs/r18.txt",
     )
     training.add_paths(parser)

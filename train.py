@@ -13,7 +13,7 @@ from trainer import Trainer
 from training.distributed import MainProcessError, joined
 from training.guard import CollapseError
 
-COLLAPSED = 1
+COLLAPSED, WRONG = 1, 2
 
 
 def run(args: Namespace) -> int:
@@ -24,10 +24,12 @@ def run(args: Namespace) -> int:
         try:
             trainer = Trainer(args, world)
             ended_by = trainer.train()
-        except (CollapseError, MainProcessError) as error:
+        except CollapseError as error:
             if world.main:
                 print(f"train: {error}", file=sys.stderr)
             return COLLAPSED
+        except MainProcessError:  # it speaks for itself
+            return WRONG
         if ended_by is not None:
             if world.main:
                 print(f"stopped after {trainer.progress.step} steps; go on with --resume auto")

@@ -25,7 +25,7 @@ from training.checkpoints import Checkpoints, Progress, Trained, restore
 from training.distributed import World, agree, gather, main_first
 from training.guard import BufferSnapshot, CollapseGuard
 from training.reporter import Reporter
-from training.run_folder import open_run
+from training.run_folder import held, open_run
 from training.step import Details, Step
 from training.stopping import StopRequest
 from training.validation import selection_error, validate
@@ -45,6 +45,8 @@ class Trainer:
 
     def __init__(self, options: Namespace, world: World) -> None:
         self.options, self.world = options, world
+        if options.amp == "fp16" and world.device.type != "cuda":
+            raise UserError("--amp fp16 needs a GPU, and there is none: use --amp bf16")
         seed_everything(options.seed + world.rank, options.deterministic)
         with main_first(world):
             found = None
@@ -60,11 +62,11 @@ class Trainer:
             self.validation = data.open_validation(options, world)
         self.run = gather(found, world)[0]
         self.progress = Progress()
-        self.build_models()
-        self.build_around_models()
+        self.make_models()
+        self.make_surroundings()
         self.start()
 
-    def build_models(self) -> None:
+    def make_models(self) -> None:
         """Make the models, with the weights that they begin with, and share them."""
         options, world = self.options, self.world
         begins = self.run.checkpoint is None
@@ -87,7 +89,7 @@ class Trainer:
                 find_unused_parameters=options.use_ekf and options.ekf_warming_epochs > 0,
             )
 
-    def build_around_models(self) -> None:
+    def make_surroundings(self) -> None:
         """Make what moves the models, and what watches over them."""
         options = self.options
         self.parameters = [p for p in self.models.parameters() if p.requires_grad]
@@ -136,10 +138,11 @@ class Trainer:
     def train(self) -> int | None:
         """Train all epochs that are left; return the signal that ended it early, if one did."""
         options, progress = self.options, self.progress
-        with StopRequest() as self.stop, self.reporter, self.saved_when_data_fail():
+        alone = held(self.run.folder) if self.world.main else nullcontext()
+        with alone, StopRequest() as self.stop, self.reporter, self.saved_when_data_fail():
             while progress.epoch < options.num_epochs:
                 self.run_epoch()
-                if self.stopping or not self.validate():
+                if self.stopping or not self.look_at_validation():
                     self.save_rolling()
                     return self.stop.signal or signal.SIGTERM
                 self.end_epoch()
@@ -151,10 +154,10 @@ class Trainer:
         """Save what was trained before a broken file ends it; several processes could not agree."""
         try:
             yield
-        except DataError:
+        except DataError as error:
             if self.world.size == 1:
                 self.save_rolling()
-            raise
+            raise DataError(f"{error}; --skip_broken leaves such samples out") from None
 
     def run_epoch(self) -> None:
         """Take the steps that are left of an epoch, until someone asks to stop."""
@@ -255,7 +258,7 @@ class Trainer:
         self.reporter.scalars("train", step, numbers, self.progress.epoch)
         self.reporter.images("train", step, diagnostics.images(batch, details, options))
 
-    def validate(self) -> bool:
+    def look_at_validation(self) -> bool:
         """Look at all of the validation list, and keep the models if they were never better.
 
         Returns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import re
@@ -79,22 +78,6 @@ def set_rng_states(states: Mapping[str, Any]) -> None:
 
 
 # Text
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration in its two largest units, like 1 h 05 min; `?` if it is not known."""
-    if not math.isfinite(seconds):
-        return "?"
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min"
-
-
-# Weights in files
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -190,6 +173,12 @@ def check_intact(path: Path) -> None:
         raise UserError(f"{path}: cut off or damaged, its checksums are wrong")
 
 
+def _advice(folder: Path) -> str:
+    """Return what to give in place of a folder that holds checkpoints, not weights."""
+    inner = sorted(path.name for path in folder.glob("weights_*") if path.is_dir())
+    return f": give {folder / inner[-1]} or --resume_epochs" if inner else ""
+
+
 def load_weights(
     models: nn.ModuleDict,
     folder: Path,
@@ -235,6 +224,7 @@ def _check_there(folder: Path, names: Sequence[str]) -> None:
         there = sorted(path.name for path in folder.glob("*.pth"))
         raise UserError(
             f"{folder}: has no {', '.join(missing)}; its weights are {', '.join(there) or 'none'}"
+            f"{_advice(folder)}"
         )
 
 

@@ -1,8 +1,8 @@
 """Time the training step and its phases: `python -m benchmarks.train_step`.
 
 With the filter, on the CPU and on a GPU if there is one: ours in fp32 and bf16, with the channels
-last in memory, with losses at native resolution, beside a plain step that computes the same loss as
-programs of this family do. All cases take turns.
+last in memory, with losses at native resolution, with one encoder of motion, beside a plain step
+that computes the same loss as programs of this family do. All cases take turns.
 """
 
 from __future__ import annotations
@@ -51,7 +51,11 @@ CASES = {
     "last, bf16": ("--channels_last", "--amp", "bf16"),
     "native, fp32": ("--loss_resolution", "native"),
     "native, bf16": ("--amp", "bf16", "--loss_resolution", "native"),
+    "shared, fp32": ("--shared_motion_encoder",),
+    "shared, bf16": ("--shared_motion_encoder", "--amp", "bf16"),
 }
+"""Words of each; `shared` has one encoder of motion in place of three, so it is another network."""
+
 PHASES = (
     *("depth networks", "motion networks", "IMU and filter", "warp", "losses"),
     *("backward to predictions", "backward to weights", "optimiser"),
@@ -207,9 +211,14 @@ def measure(size: tuple[int, int], batch_size: int, repeats: int, device: torch.
     models = make_models(shared, device)
     batch = make_batch(shared, device)
     last = copy.deepcopy(models).to(memory_format=torch.channels_last)
-    ours_by_layout = {
-        layout: (networks, torch.optim.Adam(networks.parameters(), LEARNING_RATE, fused=True))
-        for layout, networks in ((False, models), (True, last))
+    one_encoder = make_models(parse_options(size, batch_size, CASES["shared, fp32"]), device)
+    ours = {  # by channels_last and shared_motion_encoder
+        key: (networks, torch.optim.Adam(networks.parameters(), LEARNING_RATE, fused=True))
+        for key, networks in (
+            ((False, False), models),
+            ((True, False), last),
+            ((False, True), one_encoder),
+        )
     }
     plain = PlainStep(models, shared, torch.optim.Adam(models.parameters(), LEARNING_RATE))
     clock, laps, memory = Clock(device), {name: [] for name in CASES}, {}
@@ -231,9 +240,9 @@ def measure(size: tuple[int, int], batch_size: int, repeats: int, device: torch.
     cases = {PLAIN: watched(PLAIN, plain_step)}
     for name, words in CASES.items():
         given = parse_options(size, batch_size, words)
-        networks, adam = ours_by_layout[given.channels_last]
-        ours = OurStep(networks, given, adam)
-        cases[name] = watched(name, functools.partial(ours, batch, clock))
+        networks, adam = ours[given.channels_last, given.shared_motion_encoder]
+        step = OurStep(networks, given, adam)
+        cases[name] = watched(name, functools.partial(step, batch, clock))
     for run in WARM_UP[device.type] * list(cases.values()):
         run()
     seconds = interleaved_medians(cases, repeats)

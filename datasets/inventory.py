@@ -67,7 +67,8 @@ def take_inventory(options: DataOptions, part: str) -> Inventory:
     """
     if not options.data_path.is_dir():
         raise FileNotFoundError(
-            f"{options.data_path}: no such folder, name the root of the data: --data_path"
+            f"{options.data_path}: {'not a' if options.data_path.exists() else 'no such'} folder, "
+            "name the root of the data: --data_path"
         )
     split = read_split(split_folder(options.split) / f"{part}_files.txt")
     inventory = Inventory(split, Selection(split.path, np.ones(len(split), bool)))

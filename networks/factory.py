@@ -107,6 +107,7 @@ def _vector_networks(options: Namespace, name: str, models: Models) -> Models:
 
 
 def vision_form(options: Namespace) -> VisionForm:
+    """Return what the pose network's uncertainty stands for."""
     if options.vis_covar_use_fixed:
         return "fixed"
     return "naive" if options.naive_vis_covar else "learned"

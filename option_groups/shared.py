@@ -144,15 +144,19 @@ def expand_user(path: Path) -> Path:
         raise ValueError(f"{path}: no such home folder; write the path out") from None
 
 
+LARGEST = 2**62
+"""No option is larger, and what is added to it fits into 64 bits."""
+
+
 def whole(least: int, multiple_of: int = 1) -> Callable[[str], int]:
-    """Return the type of whole numbers that are not below a limit."""
+    """Return the type of whole numbers that are not below a limit, nor beyond all measure."""
 
     def parse_whole(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least or value % multiple_of:
+        if not least <= value <= LARGEST or value % multiple_of:
             kind = f"multiple of {multiple_of}" if multiple_of > 1 else "whole number"
             raise ArgumentTypeError(f"expected a {kind}, {least} or more, got {text!r}")
         return value
@@ -247,6 +251,7 @@ def add_imu_filename(options: Options) -> None:
     """Add which packets of the IMU are read."""
     options.add_argument(
         "--imu_filename",
+        type=something("the name of a file"),
         default="matched_oxts.txt",
         help="the packets in DRIVE_sync/matched_oxts, perhaps a noisy variant (default: "
         "%(default)s)",

@@ -312,6 +312,8 @@ def test_the_plain_step_computes_the_same_loss_and_gradients(small_step):
 def test_the_phases_together_are_the_step_of_the_training(small_step, words):
     _, models, batch = small_step
     given = train_step.parse_options((96, 64), 2, words)
+    if given.shared_motion_encoder:
+        models = train_step.make_models(given, CPU).eval()
     terms, _ = Step(models, given)(batch)
     loss = train_step.OurStep(models, given, None).loss(batch, train_step.Clock(CPU))
     assert_close(loss, terms["total"], rtol=1e-5, atol=0)

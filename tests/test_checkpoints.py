@@ -23,6 +23,7 @@ from training.checkpoints import (
     Progress,
     Trained,
     has_checkpoints,
+    latest,
     restore,
     tidy,
 )
@@ -130,7 +131,7 @@ def test_five_steps_and_five_more_are_ten(store, kind):
 
     resumed = make(seed=1)
     train(resumed, 3)  # so that all its state is another
-    progress, (states,) = store.restore(path, resumed)
+    progress, (states,) = restore(path, resumed)
     assert everything(resumed) == at_five
     set_rng_states(states)
     assert train(resumed, 5) == losses
@@ -325,7 +326,7 @@ def test_a_killed_process_leaves_whole_checkpoints(tmp_path, trained, monkeypatc
                 restore(path, make())
         store = Checkpoints(folder)
         assert not [name for name in names(folder) if "." in name]
-        assert step_of(store.latest()) in (10, 11, 20, 21)
+        assert step_of(latest(store.folder)) in (10, 11, 20, 21)
         assert {"best", "weights_0"} <= set(names(folder))
         save_anything(store, trained, 30)
         assert names(folder) == ["best", "rolling_31", "weights_0"]
@@ -394,7 +395,7 @@ def test_leftovers_are_removed_and_put_back(tmp_path, trained):
 
 def test_there_is_nothing_to_tidy_in_a_folder_that_is_missing(tmp_path):
     store = Checkpoints(tmp_path / "missing")
-    assert store.latest() is None and not has_checkpoints(tmp_path / "missing")
+    assert latest(store.folder) is None and not has_checkpoints(tmp_path / "missing")
     assert not (tmp_path / "missing").exists()
 
 
@@ -402,19 +403,20 @@ def test_there_is_nothing_to_tidy_in_a_folder_that_is_missing(tmp_path):
 
 
 def test_the_furthest_is_the_latest(store, tmp_path, trained):
-    assert store.latest() is None
+    assert latest(store.folder) is None
     store.save_best(trained, Progress(step=99), 1.0)
-    assert store.latest() is None and has_checkpoints(tmp_path / "models")
+    assert latest(store.folder) is None and has_checkpoints(tmp_path / "models")
     store.save_epoch(9, trained, Progress(epoch=10, step=90), [])
     store.save_epoch(10, trained, Progress(epoch=11, step=100), [])
-    assert store.latest().name == "weights_10"  # not the last by its letters
+    assert latest(store.folder).name == "weights_10"  # not the last by its letters
     store.save_rolling(trained, Progress(epoch=11, batches=5, step=105), [])
-    assert store.latest().name == "rolling_105"
-    shutil.rmtree(store.latest())
+    assert latest(store.folder).name == "rolling_105"
+    shutil.rmtree(latest(store.folder))
     store.save_rolling(trained, Progress(epoch=10, batches=10, step=100), [])
-    assert store.latest().name == "weights_10"  # the same step, but its epoch is over
+    assert latest(store.folder).name == "weights_10"  # the same step, but its epoch is over
     store.save_rolling(trained, Progress(epoch=11, batches=3, step=100), [])
-    assert store.latest().name == "rolling_100"  # the same step: the batches since were skipped
+    # The same step: the batches since were left out.
+    assert latest(store.folder).name == "rolling_100"
 
 
 @pytest.mark.parametrize("file", ["encoder.pth", "depth.pth", OPTIMIZER, TRAINING_STATE])
@@ -435,7 +437,7 @@ def test_a_broken_checkpoint_is_passed_over_by_name(tmp_path, trained, caplog, f
         if damage == "unreadable":
             path.mkdir()
     with caplog.at_level(logging.WARNING):
-        assert store.latest() == tmp_path / "weights_1"
+        assert latest(store.folder) == tmp_path / "weights_1"
     (record,) = caplog.records
     assert str(tmp_path / "weights_2") in record.message and file in record.message
     assert record.message.endswith("; this checkpoint is passed over")
@@ -450,7 +452,7 @@ def test_a_disk_that_cannot_be_read_is_passed_over(store, trained, monkeypatch, 
         raise OSError(errno.EIO, "Input/output error", str(path))
 
     monkeypatch.setattr(checkpoints, "check_intact", fails)
-    assert store.latest() is None
+    assert latest(store.folder) is None
     assert "training_state.pth: input/output error; this checkpoint" in caplog.text
 
 

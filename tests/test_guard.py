@@ -240,6 +240,13 @@ def torch_copies(images: dict) -> dict:
     return {frame: image.clone() for frame, image in images.items()}
 
 
+def test_a_step_that_is_refused_again_has_a_replay_of_its_own(asked):
+    for _ in range(2):
+        asked.step = 6  # the next one is the seventh, as long as it is not taken
+        assert not asked.terms(GOOD | {"velocity": math.nan})
+    assert asked.files == ["step_7_rank_0.pth", "step_7_rank_0_again_1.pth"]
+
+
 def test_at_most_a_few_replays_are_kept_in_a_run(asked, caplog, tmp_path):
     for _ in range(MAX_REPLAYS + 2):
         assert not asked.terms(BAD)

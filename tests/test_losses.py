@@ -135,15 +135,6 @@ def test_ties_of_warped_and_unwarped_are_broken_at_random_by_little():
     assert torch.equal(losses.reprojection(equal, equal).moving, result.moving)
 
 
-@pytest.mark.parametrize("average", [False, True])
-def test_a_mask_is_a_factor_of_the_errors(average):
-    compared, mask = errors(2, 2), errors(2, 2)
-    got = losses.reprojection(compared, average=average, mask=mask)
-    expected = losses.reprojection(compared * mask, average=average)
-    assert torch.equal(got.per_pixel, expected.per_pixel)
-    assert not losses.reprojection(compared, mask=torch.zeros_like(mask)).loss
-
-
 def test_an_error_that_is_nan_is_not_hidden_by_auto_masking():
     compared, identity = errors(2, 1), errors(2, 1)
     compared[1, 0, 0, 2, 3] = torch.nan
@@ -154,12 +145,8 @@ def test_an_error_that_is_nan_is_not_hidden_by_auto_masking():
 
 @pytest.mark.parametrize("average", [False, True])
 def test_gradient_of_reprojection(average):
-    compared, mask = errors(2, 2).requires_grad_(), errors(2, 2).requires_grad_()
-
-    def loss(compared, mask):
-        return losses.reprojection(compared, None, average, mask).loss
-
-    assert gradcheck(loss, (compared, mask))
+    compared = errors(2, 2).requires_grad_()
+    assert gradcheck(lambda x: losses.reprojection(x, None, average).loss, compared)
 
 
 # Predictive mask
@@ -313,5 +300,3 @@ def test_images_that_do_not_fit_their_target_are_refused(ssim):
     target = losses.photometric_target(images(2), ssim)
     with pytest.raises(ValueError, match="expected"):
         losses.photometric_error(images(1), target)
-    with pytest.raises(ValueError, match=r"mask: expected shape \(2, 2, 1, 5, 6\) as errors"):
-        losses.reprojection(errors(2, 2), mask=errors(1, 2))

@@ -17,7 +17,7 @@ from torch import nn
 
 from training import run_folder
 from training.checkpoints import TRAINING_STATE, Checkpoints, Progress, Trained
-from training.run_folder import MAY_CHANGE, open_run
+from training.run_folder import MAY_CHANGE, held, open_run
 from utils import UserError
 
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ def refusal(call) -> str:
 
 def contents(folder) -> dict[str, bytes]:
     """Return all files of a folder by their paths."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -451,3 +451,26 @@ def test_lists_in_a_folder_may_move_with_the_data_but_not_change(tmp_path):
     assert len(json.loads((folder / "run.json").read_text())["starts"]) == 1
     moved.begin(CPU, 1, 20, DATA)
     assert len(json.loads((folder / "run.json").read_text())["starts"]) == 2
+
+
+# Two trainings
+
+
+def test_a_folder_that_a_training_holds_is_refused_and_its_unfinished_files_stay(tmp_path):
+    folder = make_run(tmp_path)
+    unfinished = folder / "models" / "rolling_30.tmp"
+    unfinished.mkdir()
+    with held(folder):
+        for how in ({"resume": "auto"}, {"overwrite": True}, {}):
+            text = refusal(lambda how=how: open_run(tmp_path, "run", OPTIONS, **how))
+            assert text.startswith(f"{folder}: another training is writing to it")
+        assert unfinished.is_dir()
+    open_run(tmp_path, "run", OPTIONS, resume="auto")
+    assert not unfinished.exists()
+
+
+def test_of_two_that_begin_at_once_the_second_is_refused(tmp_path):
+    first, second = (open_run(tmp_path, "run", OPTIONS) for _ in range(2))
+    first.begin(CPU, 1, 0, DATA)
+    assert "another training has begun" in refusal(lambda: second.begin(CPU, 1, 0, DATA))
+    assert len(json.loads((first.folder / "run.json").read_text())["starts"]) == 1

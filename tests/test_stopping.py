@@ -17,7 +17,7 @@ from training import stopping
 from training.stopping import StopRequest
 
 ROOT = Path(__file__).parent.parent
-SAID = "finishing this step, then saving; once more to quit at once"
+SAID = "finishing this step, then saving; Ctrl-C now quits at once"
 PROGRAM = """
 import logging, os, signal, time
 from training.stopping import ECHO_S, StopRequest

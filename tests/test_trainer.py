@@ -19,6 +19,7 @@ import options
 from datasets.text import DataError
 from networks.resnet_encoder import ResnetEncoder
 from tests.training_runs import (
+    ALONE,
     CAMERA_ONLY,
     EKF,
     TRAIN_LINES,
@@ -37,6 +38,7 @@ from tests.training_runs import (
 from trainer import Trainer
 from training import data
 from training.guard import CollapseError, load_replay
+from training.run_folder import held
 from training.step import Step
 from utils import UserError, load_state, set_rng_states
 
@@ -460,6 +462,20 @@ def test_what_was_trained_is_saved_when_a_file_turns_out_broken(root, tmp_path, 
     with pytest.raises(DataError, match="image 7"):
         trainer.train()
     assert [path.name for path in trainer.run.models.glob("rolling_*")] == ["rolling_2"]
+
+
+def test_half_precision_is_refused_where_there_is_no_gpu(root, tmp_path):
+    options = options_for(root, tmp_path)
+    options.amp = "fp16"  # without --no_cuda, on a machine that has none
+    with pytest.raises(UserError, match="--amp fp16 needs a GPU.* --amp bf16"):
+        Trainer(options, ALONE)
+
+
+def test_a_second_training_in_the_same_folder_is_refused(root, tmp_path):
+    trainer = make_trainer(root, tmp_path)
+    with held(trainer.run.folder), pytest.raises(UserError, match="another training is writing"):
+        trainer.train()
+    assert trainer.train() is None
 
 
 def test_a_step_of_more_batches_than_there_are_is_refused(root, tmp_path):

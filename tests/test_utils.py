@@ -18,7 +18,6 @@ from datasets.text import DataError
 from utils import (
     UserError,
     check_intact,
-    format_duration,
     load_state,
     load_weights,
     rng_states,
@@ -135,27 +134,6 @@ def test_a_gpu_that_was_not_used_is_not_asked(monkeypatch, used, states):
 
 
 # Text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (-0.4, "0 s"),
-        (12, "12 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (200, "3 min 20 s"),
-        (3599.4, "59 min 59 s"),
-        (3599.6, "1 h 00 min"),
-        (3900, "1 h 05 min"),
-        (7199, "2 h 00 min"),
-        (360_000, "100 h 00 min"),
-        (float("nan"), "?"),
-        (float("inf"), "?"),
-    ],
-)
-def test_a_duration_has_two_units(seconds, text):
-    assert format_duration(seconds) == text
 
 
 # Files

@@ -221,5 +221,5 @@ def test_a_camera_alone_is_compared_after_scaling(root, tmp_path, monkeypatch):
 
 
 def test_every_kind_of_data_that_is_trained_on_has_a_protocol():
-    assert {"kitti", "kitti_odom", "kitti_depth"} == set(validation.PROTOCOLS)
-    assert set(validation.PROTOCOLS.values()) <= set(validation.metrics.PROTOCOLS)
+    assert {"kitti", "kitti_odom", "kitti_depth"} == set(validation.PROTOCOL_OF)
+    assert set(validation.PROTOCOL_OF.values()) <= set(validation.metrics.PROTOCOLS)

@@ -87,7 +87,7 @@ class Checkpoints:
     def __init__(
         self, folder: Path, keep: int = 0, encoder_entries: Mapping[str, Any] | None = None
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._keep = keep
         self._encoder_entries = {} if encoder_entries is None else dict(encoder_entries)
         tidy(folder)
@@ -104,7 +104,7 @@ class Checkpoints:
             rng: `utils.rng_states` of each process
         """
         path = self._write(f"weights_{number}", trained, progress, rng)
-        others = [(found, kind) for found, kind in _numbered(self._folder) if found != path]
+        others = [(found, kind) for found, kind in _numbered(self.folder) if found != path]
         epochs = sorted((p for p, kind in others if kind == "weights"), key=_number, reverse=True)
         self._remove(epochs[self._keep - 1 :] if self._keep > 0 else [])
         self._remove([found for found, kind in others if kind == "rolling"])
@@ -115,7 +115,7 @@ class Checkpoints:
     ) -> Path:
         """Write rolling_STEP, and remove the others when it is whole."""
         path = self._write(f"rolling_{progress.step}", trained, progress, rng)
-        others = [(found, kind) for found, kind in _numbered(self._folder) if found != path]
+        others = [(found, kind) for found, kind in _numbered(self.folder) if found != path]
         self._remove([found for found, kind in others if kind == "rolling"])
         return path
 
@@ -129,19 +129,10 @@ class Checkpoints:
         """Write best, with this error as the best so far; without `rng` no exact start from it."""
         return self._write(BEST, trained, replace(progress, best_error=error), rng)
 
-    def latest(self) -> Path | None:
-        """Return the checkpoint of this run to go on from, None if there is none."""
-        return latest(self._folder)
-
-    @staticmethod
-    def restore(path: Path, trained: Trained) -> tuple[Progress, list[dict[str, Any]]]:
-        """Do what the function `restore` of this module does."""
-        return restore(path, trained)
-
     def _write(
         self, name: str, trained: Trained, progress: Progress, rng: Sequence[dict[str, Any]]
     ) -> Path:
-        unfinished = self._folder / f"{name}.tmp"
+        unfinished = self.folder / f"{name}.tmp"
         state = {
             "version": _VERSION,
             "torch": str(torch.__version__),
@@ -160,7 +151,7 @@ class Checkpoints:
             # What is no plain value can be written but not read. Better now than when it is needed.
             load_state(unfinished / TRAINING_STATE)
             _sync(unfinished)
-            return _put_in_place(unfinished, self._folder / name)
+            return _put_in_place(unfinished, self.folder / name)
         finally:
             _delete(unfinished)
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from datasets.files import describe
 from utils import UserError
@@ -111,14 +110,6 @@ def agree(flags: Sequence[bool], world: World) -> list[bool]:
     raised = torch.tensor([bool(flag) for flag in flags], dtype=torch.uint8)
     dist.all_reduce(raised, dist.ReduceOp.MAX, world.host_group)
     return raised.bool().tolist()
-
-
-def sum_over(values: Tensor, world: World) -> Tensor:
-    """Return the sum of a tensor over all processes, in float64, on the device it came from."""
-    total = values.detach().to(torch.float64, copy=True)
-    if world.size > 1:
-        dist.all_reduce(total, group=None if total.is_cuda else world.host_group)
-    return total
 
 
 def gather(obj: Any, world: World) -> list[Any]:

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,7 +160,7 @@ class CollapseGuard:
         world: World,
     ) -> str:
         """Write a replay, and return what to tell of it: a full disk does not end the training."""
-        path = self._folder / f"step_{step}_rank_{world.rank}.pth"
+        path = self._free_name(f"step_{step}_rank_{world.rank}")
         state = {
             "batch": _to_plain(batch),
             "models": _to_plain(dict(models.state_dict())),
@@ -176,6 +176,12 @@ class CollapseGuard:
             return f"no replay of it: {describe(error)}"
         return f"replay: {path}"
 
+    def _free_name(self, stem: str) -> Path:
+        """Return a file that is not there: a step that is left out does not count."""
+        names = chain([stem], (f"{stem}_again_{i}" for i in count(1)))
+        paths = (self._folder / f"{name}.pth" for name in names)
+        return next(path for path in paths if not path.exists())
+
     def _name_samples(self, batch: Batch) -> str:
         places = batch.index.tolist()
         names = ", ".join(self._name_sample(place) for place in places[:_NAMED])
@@ -185,8 +191,8 @@ class CollapseGuard:
     def _collapse(self, reports: Sequence[_Report | None], step: int) -> CollapseError:
         names = dict.fromkeys(chain.from_iterable(report.wrong for report in reports if report))
         return CollapseError(
-            f"training collapsed: {' and '.join(names)} not finite, as of step {step} "
-            f"{self._row} times in a row; see the replays in {self._folder}, and try a lower "
+            f"training collapsed: {' and '.join(names)} not finite, {self._row} times in a row in "
+            f"place of step {step}; see the replays in {self._folder}, and try a lower "
             "--learning_rate, --clip_grad_norm 1 or --amp off"
         )
 
@@ -210,7 +216,7 @@ def load_replay(path: Path) -> tuple[Batch, dict[str, Any]]:
         imu = {frame: ImuInterval(**interval) for frame, interval in batch.imu.items()}
     except (KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{path}: not a step that this version kept; replays are called step_N_rank_N.pth"
+            f"{path}: not a step that this version kept; replays are called step_N_rank_N*.pth"
         ) from None
     return batch._replace(imu=imu), state
 

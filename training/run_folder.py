@@ -9,7 +9,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 
 from datasets.files import read_bytes, written_whole
+from datasets.locks import locked
 from training.checkpoints import TRAINING_STATE, has_checkpoints, latest, tidy
 from utils import UserError
 
@@ -98,6 +100,8 @@ class RunFolder:
         """
         if self.replaces:
             _remove_run(self.folder)
+        elif self.checkpoint is None and _has_run(self.folder):
+            raise UserError(f"{self.folder}: another training has begun in it meanwhile")
         self.models.mkdir(parents=True, exist_ok=True)
         history = _history(self.folder / "run.json")
         if self.checkpoint is not None and self.checkpoint.parent == self.models:
@@ -133,6 +137,25 @@ class RunFolder:
                 )
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a run's folder, which is made if it is missing.
+
+    Raises:
+        UserError: another one is in it
+    """
+
+    def refuse() -> None:
+        raise UserError(
+            f"{folder}: another training is writing to it: wait until it ends, or give another "
+            "--model_name"
+        )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock", refuse):
+        yield
+
+
 def open_run(
     log_dir: Path,
     model_name: str,
@@ -153,6 +176,9 @@ def open_run(
         overwrite: replace the run that is there
     """
     folder = _folder_of(log_dir, model_name)
+    if folder.is_dir():
+        with held(folder):  # whoever is in it has files that are not finished
+            tidy(folder / "models")
     models, plain = folder / "models", _plain(options)
     if resume is not None and overwrite:
         raise UserError("--resume goes on with a run and --overwrite removes it: give one of them")
@@ -196,7 +222,6 @@ def _has_run(folder: Path) -> bool:
 
 
 def _own_latest(models: Path) -> Path | None:
-    tidy(models)
     found = latest(models)
     if found is None and has_checkpoints(models):
         raise UserError(

@@ -59,7 +59,7 @@ class StopRequest:
         if self.signal is None:
             self.signal, self._since = number, time.monotonic()
             name = signal.Signals(number).name
-            _log.warning("%s: finishing this step, then saving; once more to quit at once", name)
+            _log.warning("%s: finishing this step, then saving; Ctrl-C now quits at once", name)
         elif number == signal.SIGINT and time.monotonic() - self._since >= ECHO_S:
             signal.signal(number, signal.default_int_handler)
             signal.default_int_handler(number, frame)

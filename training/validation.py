@@ -17,7 +17,7 @@ from training.distributed import World, gather
 from training.prediction import depth_in_metres
 from training.step import Step
 
-PROTOCOLS = {"kitti": "eigen", "kitti_odom": "eigen", "kitti_depth": "eigen_benchmark"}
+PROTOCOL_OF = {"kitti": "eigen", "kitti_odom": "eigen", "kitti_depth": "eigen_benchmark"}
 """How the depth of a dataset is compared: see `metrics.PROTOCOLS`."""
 
 SCALED = "scaled/"
@@ -92,7 +92,7 @@ def _predicted_depth(disparity: Tensor, batch: Batch, options: Namespace) -> Ten
 
 def _depth_errors(batch: Batch, depth_m: Tensor, options: Namespace) -> dict[str, Tensor]:
     """Return the errors of each image with a point of truth in the crop, (n,) by name."""
-    protocol = metrics.PROTOCOLS[PROTOCOLS[options.dataset]]
+    protocol = metrics.PROTOCOLS[PROTOCOL_OF[options.dataset]]
     truth_m = batch.depth[0]
     errors = metrics.evaluate(truth_m, depth_m, protocol, median_scaling=False)
     scaled = metrics.evaluate(truth_m, depth_m, protocol, median_scaling=True)
