@@ -85,7 +85,7 @@ class Trainer:
         if world.size > 1:
             self.shared_step = DistributedDataParallel(
                 self.step,
-                # Only the filter's own parameters are ever without a gradient: while it warms up.
+                # While the filter warms up, what it alone learns from gets no gradient.
                 find_unused_parameters=options.use_ekf and options.ekf_warming_epochs > 0,
             )
 
@@ -115,15 +115,9 @@ class Trainer:
                 )
             set_rng_states(rng[world.rank])
         self.probe = data.first_batch(self.validation, options, world)
-        if world.main:
-            parts = {"train": self.training.dataset, "val": self.validation.dataset}
-            facts = {
-                name: {"fingerprint": dataset.fingerprint(), "samples": len(dataset)}
-                for name, dataset in parts.items()
-            }
-            self.run.begin(world.device, world.size, self.progress.step, facts)
-            entries = {name: getattr(options, name) for name in ("height", "width", "use_stereo")}
-            self.checkpoints = Checkpoints(self.run.models, options.keep_checkpoints, entries)
+        with main_first(world):
+            if world.main:
+                self.begin_run()
         steps = self.training.sampler.batches // options.accumulate_steps
         self.examples_per_step = options.accumulate_steps * options.batch_size * world.size
         self.reporter = Reporter(
@@ -134,6 +128,18 @@ class Trainer:
             world.main,
         )
         self.saved_at = time.monotonic()
+
+    def begin_run(self) -> None:
+        """Write how this start came about, and open the folder of checkpoints."""
+        options, world = self.options, self.world
+        parts = {"train": self.training.dataset, "val": self.validation.dataset}
+        facts = {
+            name: {"fingerprint": dataset.fingerprint(), "samples": len(dataset)}
+            for name, dataset in parts.items()
+        }
+        self.run.begin(world.device, world.size, self.progress.step, facts)
+        entries = {name: getattr(options, name) for name in ("height", "width", "use_stereo")}
+        self.checkpoints = Checkpoints(self.run.models, options.keep_checkpoints, entries)
 
     def train(self) -> int | None:
         """Train all epochs that are left; return the signal that ended it early, if one did."""

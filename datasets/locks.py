@@ -35,4 +35,9 @@ def locked(path: Path, waiting: Callable[[], object] = lambda: None) -> Iterator
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError:  # a file system that has no locks
                 held = False
-        yield held
+        try:
+            yield held
+        finally:
+            if held:
+                # Closing is not enough: a process that was forked meanwhile has the file open too.
+                fcntl.flock(file, fcntl.LOCK_UN)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import select
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -107,3 +110,20 @@ def test_without_locks_everybody_is_let_in_and_told_so(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "fcntl", None)
     with locked(tmp_path / "a.lock") as first, locked(tmp_path / "a.lock") as second:
         assert (first, second) == (False, False)
+
+
+def test_a_process_that_was_started_meanwhile_does_not_keep_it(tmp_path):
+    path = tmp_path / "a.lock"
+    with locked(path) as held:
+        assert held
+        child = os.fork()
+        if child == 0:  # has the file open as well, as the workers of a DataLoader have
+            time.sleep(60)
+            os._exit(0)
+    try:
+        refused = []
+        with locked(path, lambda: refused.append(True)) as held:
+            assert held and not refused
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

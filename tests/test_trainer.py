@@ -91,7 +91,7 @@ def test_a_run_leaves_a_folder_with_everything(straight):
     folder, trainer = straight.folder, straight.trainer
     assert straight.ended_by is None and trainer.progress.step == 2 * STEPS
     assert {path.name for path in folder.iterdir()} == {
-        *("metrics.jsonl", "models", "run.json", "train", "val")
+        *(".lock", "metrics.jsonl", "models", "run.json", "train", "val")
     }
     assert {path.name for path in (folder / "models").iterdir()} == {
         *("best", "opt.json", "weights_1")
@@ -546,7 +546,7 @@ def test_the_wanted_epochs_are_kept_and_the_rate_falls(words, epochs, root, tmp_
         rates.append(self.trained.optimizer.param_groups[0]["lr"])
 
     monkeypatch.setattr(Trainer, "run_epoch", empty_epoch)
-    monkeypatch.setattr(Trainer, "validate", lambda self: True)
+    monkeypatch.setattr(Trainer, "look_at_validation", lambda self: True)
     trainer.train()
     found = {path.name for path in trainer.run.models.iterdir()} - {"opt.json"}
     assert found == {f"weights_{epoch}" for epoch in epochs}
@@ -556,7 +556,7 @@ def test_the_wanted_epochs_are_kept_and_the_rate_falls(words, epochs, root, tmp_
 
 def test_an_epoch_that_is_not_kept_can_be_resumed_from(root, tmp_path, monkeypatch):
     trainer = make_trainer(root, tmp_path, CAMERA_ONLY)
-    monkeypatch.setattr(Trainer, "validate", lambda self: True)
+    monkeypatch.setattr(Trainer, "look_at_validation", lambda self: True)
     terms = watch(trainer, stop_at(STEPS + 1, signal.SIGINT))
     found = []
     save = trainer.save_epoch
