@@ -301,6 +301,20 @@ def test_where_there_is_no_terminal_each_report_is_one_line(tmp_path, monkeypatc
     assert sys.stderr.getvalue() == ""
 
 
+def test_where_there_is_no_terminal_a_minute_does_not_pass_without_a_line(
+    tmp_path, monkeypatch, caplog, clock
+):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    for main, lines in ((True, ["step 4 of 100", "step 8 of 100"]), (False, [])):
+        with caplog.at_level(logging.INFO), Reporter(tmp_path / str(main), 100, 4, 0, main) as said:
+            for step in range(1, 10):
+                clock.now += 15.0
+                said.step(step, 0.5, 4)
+        found = [r.getMessage() for r in caplog.records if r.name == reporter.__name__]
+        assert [line.partition(":")[0] for line in found] == lines
+        caplog.clear()
+
+
 # Pace
 
 

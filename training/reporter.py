@@ -36,6 +36,7 @@ _OWN = ("part", "step", "epoch", "time")  # keys of a line that no value may hav
 _SMOOTHING = 0.98  # of the loss that is shown: about the last fifty steps
 _WINDOW = 50  # steps that the speed is taken of
 _REDRAW_S = 0.5
+_LINE_S = 60  # between lines where there is no bar
 _FLUSH_S = 30
 _FORMAT = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
@@ -69,6 +70,7 @@ class Reporter:
         self._closing = ExitStack()
         self._bar: tqdm | None = None
         self._drawn = -math.inf
+        self._said = time.perf_counter()
         if main:
             folder.mkdir(parents=True, exist_ok=True)
             self._metrics = self._closing.enter_context(MetricsFile(folder, first_step))
@@ -118,6 +120,13 @@ class Reporter:
         if self._bar is not None and now - self._drawn >= _REDRAW_S:
             self._drawn, self._bar.n = now, step
             self._bar.set_postfix_str(self._pace.text())  # draws it
+        elif self._bar is None and self.main and now - self._said >= _LINE_S:
+            self._say_progress()
+
+    def _say_progress(self) -> None:
+        """Write a line where there is no bar."""
+        self._said = time.perf_counter()
+        _log.info("step %d of %d: %s", self._pace.done, self._pace.total_steps, self._pace.text())
 
     def scalars(
         self, part: str, step: int, values: Mapping[str, float], epoch: int | None = None
@@ -136,13 +145,11 @@ class Reporter:
         self._metrics.add(part, step, values, epoch)
         for name, value in values.items():
             self._writers[part].add_scalar(name, float(value), step)
-        if self._bar is None:
-            progress = f"step {step} of {self._pace.total_steps}"
-            if part == "train":
-                _log.info("%s: %s", progress, self._pace.text())
-            else:
-                numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-                _log.info("%s, %s: %s", progress, part, numbers)
+        if self._bar is None and part == "train":
+            self._say_progress()
+        elif self._bar is None:
+            numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            _log.info("step %d of %d, %s: %s", step, self._pace.total_steps, part, numbers)
 
     def images(self, part: str, step: int, images: Mapping[str, Tensor]) -> None:
         """Show pictures (3, H, W) uint8, RGB, by name; as `scalars`."""
