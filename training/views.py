@@ -57,7 +57,8 @@ def synthesise(
         options: of `options.train`; `loss_resolution` says at which resolution scales are compared
     """
     T_source_c0 = _motions_to_sources(batch, T_first_second, motion, options)  # (M, B, 4, 4)
-    sources, neighbours = sources_of(options), neighbours_of(options)
+    sources = sources_of(options)
+    frames = sources + neighbours_of(options) * warps_inertially(options)  # M
     stacks: dict[int, Tensor] = {}
     views = {}
     for scale in options.scales:
@@ -65,19 +66,16 @@ def synthesise(
         images = batch.pyramid[level]
         height, width = images[0].shape[-2:]
         if level not in stacks:
-            stacks[level] = torch.stack([images[frame] for frame in sources])
-        stack = stacks[level]
+            stacks[level] = torch.stack([images[frame] for frame in frames])
+        seen = stacks[level]  # (M, B, 3, h, w)
         disparity = enlarged(prediction.disparity[scale], height, width)
         depth = depth_in_metres(disparity, options)  # (B, 1, h, w)
         K = scaled_intrinsics(batch.K, level)
         inv_K = torch.linalg.inv_ex(K).inverse  # unchecked: the host need not wait for a GPU
         points = backproject(depth, inv_K)  # (B, 4, h * w)
         grid, _ = project(points, K, T_source_c0, height, width)  # (M, B, h, w, 2)
-        seen = stack
-        if warps_inertially(options):
-            seen = torch.cat([stack, stack[: len(neighbours)]])  # (M, B, 3, h, w)
         warped = warp(seen.flatten(0, 1), grid.flatten(0, 1)).unflatten(0, seen.shape[:2])
-        views[scale] = Views(images[0], stack, warped)
+        views[scale] = Views(images[0], seen[: len(sources)], warped)
     return views
 
 
