@@ -206,6 +206,7 @@ def _check_intrinsics(name: str, K: Tensor, other: str, batch: int) -> Tensor:
 
 
 def check_like(name: str, tensor: Tensor, other: str, reference: Tensor) -> None:
+    """Refuse a tensor that is not shaped like another."""
     check_tensor(name, tensor)
     if tensor.shape != reference.shape:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What every room may use: a user's mistake, seeds, weights in files, small helpers for text."""
+"""What every room may use: a user's mistake, seeds, files written whole, weights in them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import random
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -77,11 +78,12 @@ def set_rng_states(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(state, i)
 
 
-# Text
+# Files
 
 
-def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a dictionary of tensors and plain values that is at its place when it is whole.
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that is at its place when all has been written, and not before.
 
     Raises:
         OSError: it names the file; what was at its place is still there
@@ -89,30 +91,36 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with unfinished.open("wb") as file:
-            _save_into(file, dict(state))
-            file.flush()
-            os.fsync(file.fileno())  # a rename may reach the disk before what was written does
+            yield file
         unfinished.replace(path)
     except OSError as error:
-        raise _named(error, path) from None
+        raise named(error, path) from None
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _save_into(file: Any, state: dict[str, Any]) -> None:
+def named(error: OSError, path: Path) -> OSError:
+    """Return the error with its file, which a full or a broken disk does not say."""
+    if error.filename is not None or error.errno is None:
+        return error
+    return OSError(error.errno, error.strerror, str(path))
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a dictionary of tensors and plain values, as `written_whole` writes files."""
+    with written_whole(path) as file:
+        _save_into(file, dict(state))
+        file.flush()
+        os.fsync(file.fileno())  # a rename may reach the disk before what was written does
+
+
+def _save_into(file: BinaryIO, state: dict[str, Any]) -> None:
     try:
         torch.save(state, file)
     except RuntimeError as error:  # what PyTorch makes of a disk that is full half-way
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
-
-
-def _named(error: OSError, path: Path) -> OSError:
-    """Return the error with its file, which a full or a broken disk does not say."""
-    if error.filename is not None or error.errno is None:
-        return error
-    return OSError(error.errno, error.strerror, str(path))
 
 
 def save_weights(folder: Path, models: nn.ModuleDict, encoder_entries: Mapping[str, Any]) -> None:
@@ -139,7 +147,7 @@ def load_state(path: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # of pickles that it does not know well, in many lines
             state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise _named(error, path) from None
+        raise named(error, path) from None
     except Exception as error:  # a damaged file may raise anything: KeyError, EOFError, ...
         stranger = re.search(r"GLOBAL ([\w.]+)", str(error))
         if stranger:
@@ -166,7 +174,7 @@ def check_intact(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             intact = archive.testzip() is None
     except OSError as error:
-        raise _named(error, path) from None
+        raise named(error, path) from None
     except Exception:  # a damaged archive may raise anything
         intact = False
     if not intact:

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.files import written_whole
 from datasets.images import read_resized
 from datasets.layouts import NumberedFiles
 from datasets.locks import locked
 from datasets.processes import in_processes
 from datasets.text import DataError
+from utils import written_whole
 
 _log = logging.getLogger(__name__)
 _VERSION = 1  # of the format and of the way images are resized

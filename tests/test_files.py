@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from datasets.files import describe, read_bytes, write_bytes, written_whole
+from datasets.files import describe, read_bytes, write_bytes
+from utils import written_whole
 
 
 def test_what_is_written_reads_back(tmp_path):

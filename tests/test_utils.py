@@ -133,9 +133,6 @@ def test_a_gpu_that_was_not_used_is_not_asked(monkeypatch, used, states):
     assert rng_states()["cuda"] == states
 
 
-# Text
-
-
 # Files
 
 

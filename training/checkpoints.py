@@ -229,6 +229,14 @@ def has_checkpoints(folder: Path) -> bool:
     return bool(_numbered(folder)) or (folder / BEST).is_dir()
 
 
+def weights_alone(path: Path) -> UserError:
+    """Return the error for a folder of weights that no training can go on from."""
+    return UserError(
+        f"{path}: has weights but no training state ({TRAINING_STATE}): start from it with "
+        "--load_weights_folder"
+    )
+
+
 def _numbered(folder: Path) -> list[tuple[Path, str]]:
     """Return the checkpoints of a folder by their names, each with its kind."""
     found = [(path, _NUMBERED.fullmatch(path.name)) for path in sorted(folder.glob("*_*"))]
@@ -245,10 +253,7 @@ def _training_state(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {'not a folder' if path.exists() else 'no such folder'}")
     if not file.exists():
         if any(path.glob("*.pth")):
-            raise UserError(
-                f"{path}: has weights but no training state ({TRAINING_STATE}): start from it with "
-                "--load_weights_folder"
-            )
+            raise weights_alone(path)
         raise UserError(f"{path}: not a checkpoint, it has no {TRAINING_STATE}")
     check_intact(file)
     state = load_state(file)

@@ -23,7 +23,8 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from datasets.files import read_bytes, written_whole
+from datasets.files import read_bytes
+from utils import named, written_whole
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -285,7 +286,7 @@ class MetricsFile:
             self._file.write(text.encode())
             self._file.flush()
         except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from None
+            raise named(error, self._path) from None
 
 
 def _drop_lines(path: Path, first_step: int) -> None:

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from datasets.files import read_bytes, written_whole
+from datasets.files import read_bytes
 from datasets.locks import locked
-from training.checkpoints import TRAINING_STATE, has_checkpoints, latest, tidy
-from utils import UserError
+from training.checkpoints import TRAINING_STATE, has_checkpoints, latest, tidy, weights_alone
+from utils import UserError, written_whole
 
 _log = logging.getLogger(__name__)
 _ROOT = Path(__file__).parent.parent  # of the program
@@ -239,10 +239,7 @@ def _checkpoint_at(path: Path) -> Path:
     if (path / TRAINING_STATE).exists():
         return path
     if any(path.glob("*.pth")):
-        raise UserError(
-            f"{path}: has weights but no training state ({TRAINING_STATE}): start from it with "
-            "--load_weights_folder"
-        )
+        raise weights_alone(path)
     found = latest(path / "models" if (path / "models").is_dir() else path)
     if found is None:
         raise UserError(f"{path}: holds no checkpoint to go on from")
