@@ -279,6 +279,26 @@ def test_there_is_nothing_of_networks_that_are_not_there(argv, absent):
         assert mask.shape == (2, 2, 64 // 2**scale, 64 // 2**scale)
 
 
+@pytest.mark.parametrize("pose_type", ["separate_resnet", "shared", "posecnn"])
+@torch.no_grad()
+def test_motion_alone_is_the_same_and_asks_for_depth_only_where_it_needs_it(pose_type):
+    argv = ("--pose_model_type", pose_type, "--predictive_mask", "--disable_automasking")
+    options = tiny_options(*argv)
+    models = models_by_formula(options).eval()
+    batch = tiny_batch(options)
+    expected = predict(models, batch, options)
+    spies = {name: Spy(models[name]) for name in ("encoder", "depth", "predictive_mask")}
+    for name, spy in spies.items():
+        models[name] = spy
+    found = predict(models, batch, options, motion_only=True)
+    for name in ("T_first_second", "uncertainty", "velocity", "gravity"):
+        assert_close(getattr(found, name), getattr(expected, name))
+    asked = {name: len(spy.given) for name, spy in spies.items()}
+    needed = {"separate_resnet": (0, 0), "shared": (1, 0), "posecnn": (1, 1)}[pose_type]
+    assert asked == {"encoder": needed[0], "depth": needed[1], "predictive_mask": 0}
+    assert bool(found.disparity) == (pose_type == "posecnn") and not found.mask
+
+
 def closest(found, expected) -> float:
     """Return the largest difference of two trees of tensors, relative to the numbers' size."""
     worst = [0.0]

@@ -23,7 +23,7 @@ AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the networks say of a batch; what no active loss needs is not in it."""
+    """What the networks say of a batch; what no active loss, or nobody, asks for is not in it."""
 
     disparity: dict[int, Tensor]  # by scale: (B, 1, H / 2^scale, W / 2^scale) in (0, 1)
     mask: dict[int, Tensor]  # by scale: (B, sources, h, w) in (0, 1), of `--predictive_mask`
@@ -64,22 +64,27 @@ def depth_in_metres(disparity: Tensor, options: Namespace) -> Tensor:
     return to_metres(depth, options.trans_scale_factor)
 
 
-def predict(models: nn.ModuleDict, batch: Batch, options: Namespace) -> Prediction:
+def predict(
+    models: nn.ModuleDict, batch: Batch, options: Namespace, motion_only: bool = False
+) -> Prediction:
     """Ask every network once, for all images or pairs that it has to see.
 
     Args:
         models: of `networks.factory.build_models`
         batch: of B samples
         options: of `options.train`
+        motion_only: do not ask for depth, unless the pose network needs it
     """
+    see_depth = not motion_only or options.pose_model_type == "posecnn"
     device = batch.K.device.type
     amp = AMP_TYPES.get(options.amp)
     with torch.autocast(device, dtype=amp, enabled=amp is not None):
         images = _network_images(batch, options)
-        features = _image_features(models, images, options)
-        disparity = models["depth"]([level[: len(batch.K)] for level in features])
-        mask = {}
-        if options.predictive_mask:
+        features = _image_features(models, images, see_depth, options)
+        disparity, mask = {}, {}
+        if see_depth:
+            disparity = models["depth"]([level[: len(batch.K)] for level in features])
+        if options.predictive_mask and not motion_only:
             mask = models["predictive_mask"]([level[: len(batch.K)] for level in features])
         pairs = _pairs(images, neighbours_of(options))
         pair_features = _pair_features(models, pairs, options)
@@ -103,13 +108,13 @@ def _network_images(batch: Batch, options: Namespace) -> dict[int, Tensor]:
 
 
 def _image_features(
-    models: nn.ModuleDict, images: dict[int, Tensor], options: Namespace
+    models: nn.ModuleDict, images: dict[int, Tensor], see_depth: bool, options: Namespace
 ) -> list[Tensor]:
     """Return the depth encoder's features of the target; the shared pose network needs all."""
-    seen = [images[0]]
+    seen = [images[0]] if see_depth else []
     if options.pose_model_type == "shared":
         seen = list(images.values())
-    return models["encoder"](torch.cat(seen))
+    return models["encoder"](torch.cat(seen)) if seen else []
 
 
 def _pairs(images: dict[int, Tensor], sources: Sequence[int]) -> dict[int, Tensor]:

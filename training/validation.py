@@ -94,11 +94,10 @@ def _depth_errors(batch: Batch, depth_m: Tensor, options: Namespace) -> dict[str
     """Return the errors of each image with a point of truth in the crop, (n,) by name."""
     protocol = metrics.PROTOCOLS[PROTOCOL_OF[options.dataset]]
     truth_m = batch.depth[0]
-    errors = metrics.evaluate(truth_m, depth_m, protocol, median_scaling=False)
-    scaled = metrics.evaluate(truth_m, depth_m, protocol, median_scaling=True)
-    scaled.pop(_RATIO)
+    found = metrics.evaluate(truth_m, depth_m, protocol)
     known = metrics.valid_pixels(truth_m, protocol).flatten(1).any(1)
-    both = errors | {f"{SCALED}{name}": value for name, value in scaled.items()}
+    scaled = {f"{SCALED}{name}": value for name, value in found.scaled.items()}
+    both = found.unscaled | scaled | {_RATIO: found.ratio}
     return {name: value[known] for name, value in both.items()}
 
 
