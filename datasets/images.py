@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ EXTENSIONS = (".jpg", ".png")
 _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _END_WITHIN = 64  # bytes; some writers pad a file after its end
+_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # of a JPEG, but those within compressed pixels
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -93,7 +95,7 @@ def _read_bgr(path: Path) -> np.ndarray:
     # OpenCV fills what is missing of an image with gray and says nothing to its caller.
     kind = "JPEG" if data.startswith(_JPEG) else "PNG" if data.startswith(_PNG) else None
     end = _JPEG_END if kind == "JPEG" else _PNG_END
-    if kind and end not in data[-_END_WITHIN:]:
+    if kind and end not in data[-_END_WITHIN:] and not (kind == "JPEG" and _jpeg_ends(data)):
         raise DataError(f"{path}: a {kind} image that was cut off after {len(data)} bytes")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
@@ -102,3 +104,15 @@ def _read_bgr(path: Path) -> np.ndarray:
     if image is None:
         raise DataError(f"{path}: not an image that can be read ({len(data)} bytes)")
     return image
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Return whether a JPEG reaches its end, whatever a phone has put behind it."""
+    at = len(_JPEG)
+    while marker := _MARKER.search(data, at):
+        at = marker.end()
+        if data[at - 1] == _JPEG_END[1]:
+            return True
+        # A length, which counts itself; behind the header of a scan, pixels until a marker.
+        at += int.from_bytes(data[at : at + 2], "big")
+    return False

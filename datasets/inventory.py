@@ -30,7 +30,7 @@ from datasets.selection import (
     need_images,
     need_imu,
 )
-from datasets.splits import Split, read_split, split_folder
+from datasets.splits import Split, list_of, read_split
 from datasets.text import DataError, at_line
 
 MAX_INTERVAL_S = 1.0
@@ -70,7 +70,7 @@ def take_inventory(options: DataOptions, part: str) -> Inventory:
             f"{options.data_path}: {'not a' if options.data_path.exists() else 'no such'} folder, "
             "name the root of the data: --data_path"
         )
-    split = read_split(split_folder(options.split) / f"{part}_files.txt")
+    split = read_split(list_of(options.split, part))
     inventory = Inventory(split, Selection(split.path, np.ones(len(split), bool)))
     for drive, folder in enumerate(split.folders):
         of_drive = np.flatnonzero(split.drive == drive)

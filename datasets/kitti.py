@@ -24,6 +24,7 @@ from datasets.cameras import (
 from datasets.data_options import DataOptions
 from datasets.files import describe
 from datasets.image_cache import CacheJob, build_all, open_cached
+from datasets.images import read_image
 from datasets.imu_table import ImuTable
 from datasets.inventory import Inventory, cache_job_of, depth_files, take_inventory
 from datasets.layouts import NumberedFiles
@@ -207,18 +208,40 @@ class KittiDataset(Dataset[Sample]):
         Raises:
             DataError, OSError: there is none of this kind, it is broken, or no calibration was read
         """
-        drive, number = self._key(index)
-        camera, options = self._cameras[drive, number], self.options
-        frame = int(self._frame[index]) + camera.files.shift
-        if (drive, number) not in self._depth:
-            self._depth[drive, number] = depth_files(camera.files, number, options)
-        path = self._depth[drive, number].path(frame)
-        if options.dataset == "kitti_depth":
+        camera = self.camera(index)
+        path = self._depth_files(index).path(self._number(index))
+        if self.options.dataset == "kitti_depth":
             return read_depth_png(path)
         mounting = camera.mounting
         if mounting.P_px_v is None:
             raise DataError(f"{path}: no calibration was read: use_depth, or calibrated intrinsics")
         return depth_map(read_scan(path), mounting.P_px_v, mounting.recorded_size, axis)
+
+    def has_depth(self, index: int) -> bool:
+        """Return whether there is a file with the ground truth of a target.
+
+        Raises:
+            DataError: there is none of any target of this camera
+        """
+        return bool(self._depth_files(index).has(np.array(self._number(index))))
+
+    def target(self, index: int) -> Tensor:
+        """Return the image of a target alone, (3, H, W) uint8 at the network's size."""
+        return self._images[self._key(index)].read(self._number(index))
+
+    def recorded(self, index: int) -> np.ndarray:
+        """Return the image of a target as recorded, RGB (h, w, 3) uint8."""
+        return read_image(self.camera(index).images.path(self._number(index)))
+
+    def _number(self, index: int) -> int:
+        """Return the number of a target's files."""
+        return int(self._frame[index]) + self.camera(index).files.shift
+
+    def _depth_files(self, index: int) -> NumberedFiles:
+        key = self._key(index)
+        if key not in self._depth:
+            self._depth[key] = depth_files(self._cameras[key].files, key[1], self.options)
+        return self._depth[key]
 
     def _key(self, index: int) -> _Key:
         return int(self._drive[index]), int(self._camera[index])

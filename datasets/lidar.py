@@ -11,6 +11,7 @@ import io
 from pathlib import Path
 from typing import Literal, get_args
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -124,6 +125,14 @@ def read_depth_png(path: Path) -> np.ndarray:
             f"{path}: an image of mode {image.mode}, a depth map has 16 bits in one channel"
         )
     return numbers.astype(np.float32) / UNITS_PER_M
+
+
+def encode_depth_png(depth_m: np.ndarray) -> bytes:
+    """Return depth (H, W) [m] as such a PNG; zero is none, and what is beyond 255.99 m is cut."""
+    numbers = np.rint(depth_m * UNITS_PER_M).clip(0, np.iinfo(np.uint16).max).astype(np.uint16)
+    done, data = cv2.imencode(".png", numbers)
+    assert done
+    return data.tobytes()
 
 
 def _open(data: bytes) -> Image.Image:

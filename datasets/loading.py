@@ -95,3 +95,32 @@ class SampleLoader:
             # view of it would keep all of the batch alive.
             index, skipped = recorded.index.clone(), recorded.skipped.clone()
             yield sample._replace(index=index, skipped=skipped)
+
+
+def read_in_order(
+    dataset: Dataset, batch_size: int, workers: int, places: Sequence[int] | None = None
+) -> Iterator[list]:
+    """Yield lists of a dataset's items as they are, of whatever shapes.
+
+    Args:
+        dataset: of anything that processes can send to each other
+        batch_size: items of a list; the last may have fewer
+        workers: processes that read ahead; none reads in this one
+        places: which items, all by default
+
+    Raises:
+        DataError: the first file that cannot be read
+    """
+    loader = DataLoader(
+        _Contained(dataset),
+        batch_size,
+        sampler=range(len(dataset)) if places is None else places,
+        num_workers=workers,
+        collate_fn=list,
+        generator=torch.Generator(),
+    )
+    for items in loader:
+        failed = next((item for item in items if isinstance(item, _Failure)), None)
+        if failed is not None:
+            raise DataError(failed.message)
+        yield items

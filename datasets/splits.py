@@ -96,6 +96,21 @@ def split_folder(split: str | Path) -> Path:
     raise DataError(f"{split}: no such split, expected a folder or one of {', '.join(names)}")
 
 
+def list_of(split: str | Path, part: str) -> Path:
+    """Return the file of one of a split's lists.
+
+    Args:
+        split: a name in `splits/`, a folder of the user's own, or the file of a list itself
+        part: of PARTS; a file has no parts
+
+    Raises:
+        DataError: there is no such split
+    """
+    if str(split) and Path(split).is_file():
+        return Path(split)
+    return split_folder(split) / f"{part}_files.txt"
+
+
 def parts_of(folder: Path) -> list[str]:
     """Return which of PARTS a split has: those whose list is there and not empty.
 

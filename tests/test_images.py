@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -260,3 +261,23 @@ def test_a_header_that_promises_too_many_pixels_is_an_error(tmp_path, header):
     path.write_bytes(data)
     with pytest.raises(DataError, match="a.png: not an image that can be read"):
         read_image(path)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_a_phone_puts_behind_a_photograph_does_no_harm(progressive, tmp_path):
+    """A moving picture of hundreds of kilobytes, say; and its small copy inside is no end."""
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    inside = io.BytesIO()
+    Image.fromarray(pixels[::4, ::4].copy()).save(inside, "JPEG")
+    whole = io.BytesIO()
+    exif = b"Exif\0\0" + inside.getvalue()
+    Image.fromarray(pixels).save(whole, "JPEG", progressive=progressive, exif=exif)
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(whole.getvalue())
+    alone = read_image(path)
+    path.write_bytes(whole.getvalue() + bytes(range(256)) * 100)
+    assert np.array_equal(read_image(path), alone)
+    for length in range(len(exif) + 100, len(whole.getvalue()) - 1, 97):
+        path.write_bytes(whole.getvalue()[:length])
+        with pytest.raises(DataError, match="cut off"):
+            read_image(path)

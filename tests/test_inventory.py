@@ -253,8 +253,16 @@ def test_a_list_that_is_empty_wrong_or_missing_is_named_skip_or_not(trees):
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"train_files\.txt: no such file"):
         take(trees[0])
-    with pytest.raises(DataError, match=r"test_files\.txt: no such split"):
-        take(trees[0], split=trees[0].root / "splits" / "test_files.txt")
+    with pytest.raises(DataError, match=r"train_files\.txt: no such split"):
+        take(trees[0], split=path)
+
+
+def test_a_list_itself_may_be_named(trees):
+    path = trees[0].root / "splits" / "some_frames.txt"
+    path.write_text(f"{DRIVES[0]} 3 l\n{DRIVES[1]} 2 r\n")
+    inventory = take(trees[0], split=path)
+    assert inventory.selection.kept.tolist() == [True, True]
+    assert inventory.selection.file == path
 
 
 def test_the_ground_truth_that_is_asked_for_is_listed(trees):

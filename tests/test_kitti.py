@@ -534,3 +534,26 @@ def test_intrinsics_of_single_images_are_in_the_fingerprint(tmp_path):
     path = tmp_path / SINGLE / "intrinsics" / "0000000002.txt"
     path.write_text(path.read_text().replace("72.0", "72.5"))
     assert KittiDataset(asked, "test").fingerprint() != before
+
+
+def test_a_target_alone_is_that_of_its_sample_and_as_it_was_recorded(trees):
+    data = dataset(trees)
+    for i in range(0, len(data), 5):
+        assert torch.equal(data.target(i), data[i].image[0])
+        folder, frame, side = data.line(i).split()
+        path = trees[0].root / folder / f"image_0{2 if side == 'l' else 3}" / "data"
+        expected = cv2.imread(str(path / f"{int(frame):010d}.png"))[..., ::-1]
+        assert np.array_equal(data.recorded(i), expected)
+
+
+def test_which_target_has_ground_truth_is_known_without_reading_it(own):
+    for tree in own:
+        write_improved_depth(tree.sync, range(FRAMES))
+        shutil.rmtree(tree.sync / "proj_depth" / "groundtruth" / "image_03")
+        (tree.sync / "proj_depth" / "groundtruth" / "image_02" / "0000000002.png").write_bytes(b"")
+    data = dataset(own, dataset="kitti_depth", use_imu=False, frame_ids=(0,))
+    for i in range(len(data)):
+        assert data.has_depth(i) == data.line(i).endswith(" l")
+    shutil.rmtree(own[0].sync / "proj_depth")
+    with pytest.raises(DataError, match="data_depth_annotated.zip brings it"):
+        dataset(own, dataset="kitti_depth", use_imu=False, frame_ids=(0,)).has_depth(0)

@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from skimage.transform import resize
 
 from datasets.calibration import read_calibration
-from datasets.lidar import depth_map, read_depth_png, read_scan, resize_depth
+from datasets.lidar import depth_map, encode_depth_png, read_depth_png, read_scan, resize_depth
 from datasets.synthetic import rig
 from datasets.synthetic.recording import DEPTH
 from datasets.text import DataError
@@ -326,3 +326,13 @@ def check_resize(size, wanted):
 def test_a_map_of_the_same_size_stays_the_same():
     depth = random_scan(0)
     assert_array_equal(resize_depth(depth, depth.shape[::-1]), depth)
+
+
+def test_a_depth_map_survives_its_file_to_half_a_unit_and_is_cut_beyond(tmp_path):
+    depth_m = np.random.default_rng(0).uniform(0, 255, (7, 9)).astype(np.float32)
+    depth_m[0, :4] = 0, 1 / 600, 300, np.inf  # none, less than half a unit, beyond, beyond
+    path = tmp_path / "depth.png"
+    path.write_bytes(encode_depth_png(depth_m))
+    read = read_depth_png(path)
+    assert read[0, :4].tolist() == [0, 0, 65535 / 256, 65535 / 256]
+    assert np.abs(read - depth_m)[1:].max() <= 1 / 512

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datasets.batch import Sample
-from datasets.loading import SampleLoader
+from datasets.loading import SampleLoader, read_in_order
 from datasets.text import DataError
 from tests.samples import tensors
 
@@ -158,3 +158,43 @@ def test_a_fault_of_our_own_is_not_taken_for_a_broken_file(workers):
     loader = SampleLoader(Numbers({5: TypeError("a bug")}), 2, range(10), workers, CPU)
     _, kind, text = read_until_it_fails(loader)
     assert kind is TypeError and "a bug" in text
+
+
+# Items as they are
+
+
+class Ragged(Dataset):
+    """Arrays of as many numbers as their place says; some raise an error instead."""
+
+    def __init__(self, broken: tuple[int, ...] = ()) -> None:
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        if i in self.broken:
+            raise DataError(f"file {i} is broken")
+        return torch.arange(i)
+
+
+def test_items_of_any_shape_come_in_order(workers):
+    found = list(read_in_order(Ragged(), 3, workers))
+    assert [[len(item) for item in items] for items in found] == [[0, 1, 2], [3, 4, 5], [6]]
+    some = list(read_in_order(Ragged(), 2, workers, places=[5, 1, 5]))
+    assert [[len(item) for item in items] for items in some] == [[5, 1], [5]]
+
+
+def test_the_first_item_that_cannot_be_read_ends_it_in_one_line(workers):
+    read = read_in_order(Ragged(broken=(4, 5)), 2, workers)
+    assert [len(item) for item in [*next(read), *next(read)]] == [0, 1, 2, 3]
+    with pytest.raises(DataError, match="^file 4 is broken$"):
+        next(read)
+
+
+def test_reading_draws_no_random_numbers(workers):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    list(read_in_order(Ragged(), 2, workers))
+    assert torch.equal(torch.rand(3), expected)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets import splits
-from datasets.splits import ODOMETRY, RawRun, parts_of, read_split, split_folder
+from datasets.splits import ODOMETRY, RawRun, list_of, parts_of, read_split, split_folder
 from datasets.text import DataError
 
 ONE = "2011_09_26/2011_09_26_drive_0001_sync"
@@ -157,3 +157,14 @@ def test_eigen_zhou_trains_on_the_drives_of_six_sequences():
     folders = read_split(split_folder("eigen_zhou") / "train_files.txt").folders
     seen = {name for name, run in ODOMETRY.items() if any(run.drive in f for f in folders)}
     assert seen == {"01", "02", "06", "08", "09", "10"}
+
+
+def test_the_list_of_a_part_is_in_the_splits_folder_and_a_file_is_itself(written, tmp_path):
+    file = written(f"{ONE} 3 l\n")
+    assert list_of("eigen", "test") == splits.SPLITS / "eigen" / "test_files.txt"
+    assert list_of(tmp_path, "train") == file
+    assert list_of(tmp_path, "val") == tmp_path / "val_files.txt"  # whether it is there or not
+    assert list_of(file, "val") == file and list_of(str(file), "test") == file
+    for nothing in ("", "eigen_zou", tmp_path / "other.txt"):
+        with pytest.raises(DataError, match="split"):
+            list_of(nothing, "train")
