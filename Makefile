@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+# Processes that share the test suite, file by file; each takes up to 3 GB.
+JOBS ?= 2
 
 python := $(VENV)/bin/python
 pip_install := $(python) -m pip install --disable-pip-version-check --constraint constraints.txt
@@ -21,7 +23,7 @@ demo: $(runtime) ## install the program and print this list
 	@$(MAKE) --no-print-directory help
 
 test: lint ## run the linter and the whole test suite
-	$(python) -m pytest
+	$(python) -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(development) ## run the linter and the format check
 	$(python) -m ruff check .
@@ -38,6 +40,7 @@ bench: $(development) ## measure the parts: errors, and times as ratios
 	$(python) -m benchmarks.lidar
 	$(python) -m benchmarks.data_loading
 	$(python) -m benchmarks.train_step
+	$(python) -m benchmarks.evaluation
 
 constraints: $(development) ## choose the newest versions anew and write constraints.txt
 	$(python) -m pip install --disable-pip-version-check --quiet uv
@@ -67,6 +70,6 @@ $(runtime): requirements.txt constraints.txt $(created)
 	$(pip_install) --requirement requirements.txt
 	@touch $@
 
-$(development): requirements-dev.txt $(runtime)
+$(development): requirements-dev.txt requirements-onnx.txt $(runtime)
 	$(pip_install) --requirement requirements-dev.txt
 	@touch $@

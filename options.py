@@ -22,6 +22,9 @@ from option_groups.data_programs import (
     make_synthetic_kitti,
     match_kitti_imu,
 )
+from option_groups.evaluation_programs import evaluate_depth, evaluate_make3d, export_gt_depth
+from option_groups.odometry_program import evaluate_odometry
+from option_groups.prediction_program import predict
 from option_groups.shared import DATASETS, command, expand_files, parse
 
 __all__ = [
@@ -33,8 +36,13 @@ __all__ = [
     "add_noise",
     "cache",
     "check",
+    "evaluate_depth",
+    "evaluate_make3d",
+    "evaluate_odometry",
+    "export_gt_depth",
     "make_synthetic_kitti",
     "match_kitti_imu",
+    "predict",
     "train",
 ]
 

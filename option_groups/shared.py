@@ -144,6 +144,16 @@ def expand_user(path: Path) -> Path:
         raise ValueError(f"{path}: no such home folder; write the path out") from None
 
 
+def expand_paths(parser: ArgumentParser, args: Namespace) -> None:
+    """Replace a leading `~` in all paths among the options, or end with the first it cannot be."""
+    for name, value in vars(args).items():
+        if isinstance(value, Path):
+            try:
+                setattr(args, name, expand_user(value))
+            except ValueError as error:
+                parser.error(str(error))
+
+
 LARGEST = 2**62
 """No option is larger, and what is added to it fits into 64 bits."""
 
@@ -217,6 +227,11 @@ def add_kind_of_data(options: Options) -> None:
         help="raw data with LiDAR depth (synthetic drives too), odometry sequences, raw data with "
         "the improved depth, or the benchmark's test images (default: %(default)s)",
     )
+    add_png(options)
+
+
+def add_png(options: Options) -> None:
+    """Add which kind of image is read."""
     options.add_argument(
         "--png",
         action="store_true",

@@ -73,7 +73,7 @@ IMU = {"use_velocity": True, "use_gravity": True}
         ({"use_velocity": True, "shared_motion_encoder": True}, BASE | {"velo"}),
         ({**IMU, "pose_model_type": "posecnn"}, BASE - {"pose_encoder"} | VELO | GRAVITY),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_there_are_the_models_that_are_needed_and_no_others(changes, names):
     assert set(build(**changes)) == names

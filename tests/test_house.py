@@ -31,13 +31,21 @@ ROOMS: dict[str, set[str]] = {
     "training": {
         *("liegroups", "layers", "ekf", "losses", "metrics", "utils", "networks", "datasets"),
     },
+    "evaluation": {
+        *("liegroups", "ekf", "metrics", "utils", "networks", "datasets", "training"),
+    },
     "trainer": {"utils", "networks", "datasets", "training"},
     "train": {"options", "datasets", "training", "trainer"},
     "match_kitti_imu": {"options", "datasets"},
     "make_synthetic_kitti": {"options", "datasets"},
+    "evaluate_depth": {"options", "datasets", "evaluation"},
+    "evaluate_make3d": {"options", "datasets", "evaluation"},
+    "evaluate_odometry": {"options", "datasets", "evaluation"},
+    "export_gt_depth": {"options", "datasets", "evaluation"},
+    "predict": {"options", "datasets", "evaluation"},
     "benchmarks": {
-        *("liegroups", "layers", "ekf", "losses", "utils", "networks"),
-        *("options", "datasets", "training"),
+        *("liegroups", "layers", "ekf", "losses", "metrics", "utils", "networks"),
+        *("options", "datasets", "training", "evaluation"),
     },
 }
 NOT_ROOMS = {"tests", "data", "runs"}

@@ -161,7 +161,7 @@ def test_make_lists_its_commands():
 @needs_make
 def test_make_test_lints_and_tests_and_continuous_integration_runs_it_alone():
     lines = make("-n", "test").splitlines()
-    for end in ("-m ruff check .", "-m ruff format --check .", "-m pytest"):
+    for end in ("-m ruff check .", "-m ruff format --check .", "--numprocesses 2 --dist loadfile"):
         assert any(line.endswith(end) for line in lines), end
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert script[-1] == "make test"

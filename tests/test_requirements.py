@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 from importlib.metadata import distributions
@@ -52,6 +53,7 @@ def installed() -> dict[str, str]:
 
 
 RUNTIME = requirements("requirements.txt")
+OPTIONAL = requirements("requirements-onnx.txt")
 DEVELOPMENT = requirements("requirements-dev.txt")
 
 
@@ -67,17 +69,37 @@ def test_the_ranges_admit_the_oldest_pair_and_the_newest_and_nothing_older():
 
 def test_everything_that_is_imported_is_required():
     for room in [*ROOMS, "tests"]:
-        known = set(RUNTIME) | (set(DEVELOPMENT) if room == "tests" else set())
+        known = set(RUNTIME) | set(OPTIONAL) | (set(DEVELOPMENT) if room == "tests" else set())
         for path in sources(room):
             foreign = imported_names(path) - sys.stdlib_module_names - set(ROOMS) - NOT_ROOMS
             needed = {canonicalize_name(PACKAGE_OF.get(name, name)) for name in foreign}
             assert needed <= known, path
 
 
+def test_what_is_optional_is_imported_only_where_it_is_used():
+    for room in ROOMS:
+        for path in sources(room):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            statements = [
+                node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)
+            ]
+            at_once = {
+                name.split(".")[0]
+                for node in statements
+                for name in [getattr(node, "module", None), *(alias.name for alias in node.names)]
+                if name is not None
+            }
+            assert not at_once & set(OPTIONAL), path
+
+
+def test_the_tests_have_what_is_optional():
+    assert "-r requirements-onnx.txt" in (ROOT / "requirements-dev.txt").read_text().splitlines()
+
+
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
 def test_the_constraints_pin_released_versions_within_the_ranges(python):
     pinned = pins(python)
-    for name, requirement in {**RUNTIME, **DEVELOPMENT}.items():
+    for name, requirement in {**RUNTIME, **OPTIONAL, **DEVELOPMENT}.items():
         if requirement.marker is None or requirement.marker.evaluate({"python_version": python}):
             assert pinned[name] in requirement.specifier, name
     assert [name for name, number in pinned.items() if Version(number).is_prerelease] == []

@@ -1,0 +1,36 @@
+"""Evaluate depth on the test images of Make3D, which no network here was trained on."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+import options
+from datasets.command import exit_code
+from evaluation.depth_run import make3d_task, run_make3d
+from evaluation.publish import make_folders, publish
+
+
+def run(args: Namespace) -> int:
+    """Evaluate, print what was found and write what was asked for; return the exit code."""
+    make_folders(args)
+    task = make3d_task(args)
+    outcome = run_make3d(args, task)
+    print(publish(args, task, outcome.result))
+    for path in outcome.written:
+        print(f"written: {path}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, run, and put a user's mistake into one line."""
+    return exit_code(
+        "evaluate_make3d",
+        lambda: run(options.evaluate_make3d(argv)),
+        "files that were begun are not there",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
