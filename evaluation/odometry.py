@@ -19,6 +19,7 @@ from evaluation.true_poses import TruePoses
 from evaluation.weights import Weights
 from liegroups import so3
 from liegroups.matrices import apply
+from losses import GRAVITY
 from metrics import TrajectoryErrors
 from networks.factory import vision_form
 from utils import UserError
@@ -28,9 +29,6 @@ CAMERA, IMU, FILTER = ESTIMATES = ("camera", "imu", "filter")
 
 STARTS = ("network", "recorded")
 """Who says velocity and gravity at the first image: networks, or the OXTS unit."""
-
-GRAVITY = 9.8087
-"""In Karlsruhe, where KITTI was recorded [m/s^2]."""
 
 
 @dataclass(frozen=True)

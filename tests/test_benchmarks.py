@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from benchmarks import (
     accuracy,
     data_loading,
+    evaluation,
     fusion,
     inertial,
     lidar,
@@ -259,6 +260,19 @@ def test_data_loading_prints_what_it_measured_beside_its_limits(capsys, monkeypa
     assert [float(row.split()[-1]) for row in rows] == [*data_loading.LIMITS.values()]
     # Few samples start as fast as their files are read, or faster.
     assert all(float(row.split()[-2]) > 0 for row in rows if not row.startswith("start-up"))
+
+
+def test_evaluation_prints_what_it_measured_beside_its_limits(capsys, monkeypatch):
+    less = {"RENDERED": 3, "REAL_SIZE": (124, 38), "SIZE": (64, 64), "BATCH": 2}
+    for name, value in less.items():
+        monkeypatch.setattr(evaluation, name, value)
+    evaluation.main(["--images", "3", "--repeats", "1", "--workers", "0"])
+    printed = capsys.readouterr().out
+    for name, limit in evaluation.LIMITS.items():
+        (row,) = [line for line in printed.splitlines() if line.startswith(name)]
+        assert row.endswith(f"at most {limit:g}")
+    for name in ("float32", "bf16", "read an image", "errors, LiDAR", "errors, dense"):
+        assert f"\n{name}" in printed
 
 
 CPU = torch.device("cpu")

@@ -32,7 +32,7 @@ ROOMS: dict[str, set[str]] = {
         *("liegroups", "layers", "ekf", "losses", "metrics", "utils", "networks", "datasets"),
     },
     "evaluation": {
-        *("liegroups", "ekf", "metrics", "utils", "networks", "datasets", "training"),
+        *("liegroups", "ekf", "losses", "metrics", "utils", "networks", "datasets", "training"),
     },
     "trainer": {"utils", "networks", "datasets", "training"},
     "train": {"options", "datasets", "training", "trainer"},

@@ -20,7 +20,6 @@ from evaluation.odometry import (
     CAMERA,
     ESTIMATES,
     FILTER,
-    GRAVITY,
     IMU,
     errors_of,
     estimate,
@@ -32,6 +31,7 @@ from evaluation.odometry import (
 from evaluation.pose_chain import SeenMotion, chain
 from evaluation.weights import Weights
 from liegroups import se3, so3
+from losses import GRAVITY
 from tests.odometry_drives import (
     DRIVE,
     SIZE,
