@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from itertools import chain
 
 import options
 from datasets.command import exit_code
 from evaluation.depth_run import depth_task, run_depth
-from evaluation.publish import make_folders, publish
+from evaluation.publish import make_folders, told, write_files
 
 
 def run(args: Namespace) -> int:
@@ -17,10 +18,12 @@ def run(args: Namespace) -> int:
     make_folders(args)
     task = depth_task(args)
     outcome = run_depth(args, task)
-    for path in outcome.written:
-        print(f"written: {path}")
+    written = iter(outcome.written)
     if outcome.result is not None:
-        print(publish(args, task, outcome.result))
+        print(told(args, outcome.result), end="\n\n")
+        written = chain(written, write_files(args, task, outcome.result))
+    for path in written:
+        print(f"written: {path}")
     rate = outcome.images / max(outcome.seconds, 1e-9)
     print(f"{outcome.images} images in {outcome.seconds:.1f} s ({rate:.1f} images/s)")
     return 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from itertools import chain
 
 import options
 from datasets.command import exit_code
 from evaluation.depth_run import make3d_task, run_make3d
-from evaluation.publish import make_folders, publish
+from evaluation.publish import make_folders, told, write_files
 
 
 def run(args: Namespace) -> int:
@@ -17,8 +18,8 @@ def run(args: Namespace) -> int:
     make_folders(args)
     task = make3d_task(args)
     outcome = run_make3d(args, task)
-    print(publish(args, task, outcome.result))
-    for path in outcome.written:
+    print(told(args, outcome.result), end="\n\n")
+    for path in chain(outcome.written, write_files(args, task, outcome.result)):
         print(f"written: {path}")
     return 0
 

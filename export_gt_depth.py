@@ -13,9 +13,11 @@ from evaluation.depth_run import export_truth
 
 def run(args: Namespace) -> int:
     """Write the file and say so; return the exit code."""
-    count = export_truth(args)
+    count, lacking = export_truth(args)
     size_mb = args.output.stat().st_size / 1e6
     print(f"{args.output}: {count} true depths, {size_mb:.1f} MB")
+    if lacking:
+        print(f"{len(lacking)} images of the list have none, the first is {lacking[0]}")
     return 0
 
 

@@ -22,6 +22,7 @@ DISTANCES_M = (0, 20, 40, 60, 80)
 """Limits of the ranges that errors are also given for: all of one width, the first from zero."""
 
 _SAMPLE = 4096  # values that a median is looked for with
+_ONE_PLACE = 1e-10  # points that spread less, over their largest coordinate, are but rounded
 
 
 @dataclass(frozen=True)
@@ -290,23 +291,30 @@ class TrajectoryErrors:
     segments: int
 
 
-def trajectory_errors(truth: np.ndarray, estimate: np.ndarray) -> dict[str, TrajectoryErrors]:
+def trajectory_errors(
+    truth: np.ndarray, estimate: np.ndarray, numbers: np.ndarray | None = None
+) -> dict[str, TrajectoryErrors]:
     """Compare trajectories that are given in any axes; both are counted from their first image.
+
+    Where images in between are left out, as those of unknown truth, the rest say their numbers:
+    steps are then those of neighbours alone.
 
     Args:
         truth: (N, 4, 4) T_w_c of each image [m]
         estimate: (N, 4, 4) of the same images, in a world of its own
+        numbers: (N,) of the images in their drive, rising; 0 to N - 1 if not given
 
     Returns:
         the errors by the names of `ALIGNMENTS`
     """
-    _check_trajectories(truth, estimate)
+    numbers = _checked_numbers(truth, estimate, numbers)
+    neighbours = np.flatnonzero(np.diff(numbers) == 1)
     truth, estimate = (np.linalg.inv(T_w_c[0]) @ T_w_c for T_w_c in (truth, estimate))
     found = {}
     for name in ALIGNMENTS:
         moved, scale = align(truth, estimate, name)
-        lost_m, lost_rad = segment_errors(truth, moved)
-        step_m, step_rad = relative_errors(truth, moved, np.arange(len(truth) - 1))
+        lost_m, lost_rad = segment_errors(truth, moved, numbers)
+        step_m, step_rad = relative_errors(truth, moved, neighbours)
         distance_m = np.linalg.norm(moved[:, :3, 3] - truth[:, :3, 3], axis=1)
         found[name] = TrajectoryErrors(
             t_rel_percent=100 * _mean(lost_m),
@@ -358,22 +366,30 @@ def umeyama(points: np.ndarray, onto: np.ndarray) -> tuple[float, np.ndarray, np
     sign = np.array([1, 1, np.linalg.det(U) * np.linalg.det(Vt)]).round()  # no reflection
     R = U * sign @ Vt
     variance = (around**2).sum(1).mean()
-    scale = float((d * sign).sum() / variance) if variance > 0 else 1.0
+    moves = math.sqrt(variance) > _ONE_PLACE * np.abs(points).max()
+    scale = float((d * sign).sum() / variance) if moves else 1.0
     return scale, R, mean_onto - scale * R @ mean
 
 
-def segment_errors(truth: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def segment_errors(
+    truth: np.ndarray, estimate: np.ndarray, numbers: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return what each segment loses, by the rule of KITTI's development kit.
 
     A segment begins at each tenth image and ends at the first one that is further than its length,
     along the truth's way. (Its error is then over the nominal length.)
 
+    Args:
+        truth, estimate: (N, 4, 4)
+        numbers: (N,) of the images in their drive, as of `trajectory_errors`
+
     Returns:
         (M,) metres of translation per metre, (M,) radians per metre
     """
+    numbers = _checked_numbers(truth, estimate, numbers)
     steps_m = np.linalg.norm(np.diff(truth[:, :3, 3], axis=0), axis=1)
     way_m = np.concatenate([[0], np.cumsum(steps_m)])
-    first = np.arange(0, len(truth), SEGMENT_EVERY)
+    first = np.flatnonzero(numbers % SEGMENT_EVERY == 0)
     length_m, first = (x.ravel() for x in np.meshgrid(SEGMENTS_M, first))
     last = np.searchsorted(way_m, way_m[first] + length_m, "right")
     inside = last < len(truth)
@@ -401,24 +417,33 @@ def relative_errors(
     return np.linalg.norm(E[:, :3, 3], axis=1), angle_rad
 
 
-def snippet_errors(truth: np.ndarray, estimate: np.ndarray) -> np.ndarray:
-    """Return the error [m] (N - 1,) of five images in a row from each image on, scaled by itself.
+def snippet_errors(
+    truth: np.ndarray, estimate: np.ndarray, numbers: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the error [m] (M,) of five images in a row from each image on, scaled by itself.
 
     All is as Monodepth2 and its kin have it, since their numbers are what it is compared with: each
     snippet gets the scale of least squares, and what remains is sqrt(sum of squares) / 5, not their
     root mean square; the last three snippets are shorter; and of truth and estimate alike the
     inverse motions T_k+1_k are chained, in the order of the images. That is no way that anything
-    went, but its errors are those of the way, within some per cent.
+    went, but its errors are those of the way, within some per cent. M is N - 1, or less where
+    images in between are left out, since no snippet is across them.
+
+    Args:
+        truth, estimate: (N, 4, 4)
+        numbers: (N,) of the images in their drive, as of `trajectory_errors`
     """
-    _check_trajectories(truth, estimate)
+    numbers = _checked_numbers(truth, estimate, numbers)
     chains = [np.linalg.inv(T_w_c[1:]) @ T_w_c[:-1] for T_w_c in (truth, estimate)]  # T_k+1_k
-    errors = np.zeros(len(truth) - 1)
-    for k in range(len(errors)):
+    errors = []
+    for k in range(len(truth) - 1):
+        if (np.diff(numbers[k : k + SNIPPET]) != 1).any():
+            continue
         xyz, seen = (_chained_positions(chain[k : k + SNIPPET - 1]) for chain in chains)
         square = (seen**2).sum()
         scale = (xyz * seen).sum() / square if square > 0 else 1.0
-        errors[k] = math.sqrt(((scale * seen - xyz) ** 2).sum()) / len(xyz)
-    return errors
+        errors.append(math.sqrt(((scale * seen - xyz) ** 2).sum()) / len(xyz))
+    return np.array(errors)
 
 
 def _chained_positions(motions: np.ndarray) -> np.ndarray:
@@ -431,6 +456,18 @@ def _chained_positions(motions: np.ndarray) -> np.ndarray:
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else math.nan
+
+
+def _checked_numbers(
+    truth: np.ndarray, estimate: np.ndarray, numbers: np.ndarray | None
+) -> np.ndarray:
+    """Return the numbers (N,) of images; refuse what would broadcast, and images in no order."""
+    _check_trajectories(truth, estimate)
+    if numbers is None:
+        return np.arange(len(truth))
+    if numbers.shape != (len(truth),) or (np.diff(numbers) < 1).any():
+        raise ValueError(f"numbers: expected {len(truth)} rising ones, got shape {numbers.shape}")
+    return numbers
 
 
 def _check_trajectories(truth: np.ndarray, estimate: np.ndarray) -> None:

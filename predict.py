@@ -15,7 +15,7 @@ from evaluation.inference import DepthNetwork
 from evaluation.media import Reading, find_sources
 from evaluation.onnx_export import export
 from evaluation.point_cloud import Pinhole, read_pinhole
-from evaluation.predicting import compile_networks, predict, total_images
+from evaluation.predicting import check, compile_networks, predict, total_images
 from evaluation.weights import choose_device, open_depth
 
 
@@ -36,6 +36,11 @@ def run(args: Namespace) -> int:
     factor = args.pred_depth_scale_factor
     width, height = weights.size
     print(f"{weights.folder}: ResNet-{weights.options.num_layers}, {width}x{height}")
+    wanted = Wanted(args.out, args.save, pinhole, args.max_distance, args.nearest, args.overwrite)
+    frames = args.skip_broken, args.every, args.max_frames
+    reading = Reading(weights.size, args.batch_size, args.num_workers, *frames)
+    if sources:
+        check(sources, reading, wanted)
     if args.onnx is not None:
         difference = export(weights, args.onnx, factor, args.overwrite)
         print(
@@ -46,9 +51,6 @@ def run(args: Namespace) -> int:
     network = DepthNetwork(weights, args.amp, args.post_process, factor)
     if args.compile:
         compile_networks(weights, network, args.batch_size)
-    wanted = Wanted(args.out, args.save, pinhole, args.max_distance, args.nearest, args.overwrite)
-    frames = args.skip_broken, args.every, args.max_frames
-    reading = Reading(weights.size, args.batch_size, args.num_workers, *frames)
     precision = "float32" if args.amp == "off" else args.amp
     print(f"predicting on {weights.device} in {precision}, {args.batch_size} images at once")
     with tqdm(total=total_images(sources, reading), unit="image", disable=None) as bar:

@@ -8,7 +8,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -94,15 +94,20 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             yield file
         unfinished.replace(path)
     except OSError as error:
+        if error.filename == str(unfinished):  # a name that the user has never heard of
+            error = OSError(error.errno, error.strerror, str(path))
         raise named(error, path) from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, nothing can be removed either
+            unfinished.unlink(missing_ok=True)
 
 
 def named(error: OSError, path: Path) -> OSError:
     """Return the error with its file, which a full or a broken disk does not say."""
-    if error.filename is not None or error.errno is None:
+    if error.filename is not None:
         return error
+    if error.errno is None:  # of NumPy, which counts bytes
+        return OSError(f"{path}: {error}: is the disk full?")
     return OSError(error.errno, error.strerror, str(path))
 
 
@@ -183,8 +188,9 @@ def check_intact(path: Path) -> None:
 
 def _advice(folder: Path) -> str:
     """Return what to give in place of a folder that holds checkpoints, not weights."""
-    inner = sorted(path.name for path in folder.glob("weights_*") if path.is_dir())
-    return f": give {folder / inner[-1]} or --resume_epochs" if inner else ""
+    inner = [*folder.glob("*/encoder.pth"), *folder.glob("models/*/encoder.pth")]
+    found = sorted((path.parent for path in inner), key=lambda path: path.stat().st_mtime)
+    return f": give {found[-1]}" if found else ""
 
 
 def load_weights(

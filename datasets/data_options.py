@@ -19,7 +19,7 @@ class DataOptions:
 
     Attributes:
         data_path: root of the data
-        split: a name in `splits/`, a folder with `train_files.txt` and others, or one list
+        split: a name in `splits/`, a folder with `train_files.txt` and others, or a list of tests
         dataset: a key of `layouts.LAYOUTS`
         png: the kind of image to take where there are both
         height, width: of the images that the networks see [px]

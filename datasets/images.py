@@ -95,7 +95,8 @@ def _read_bgr(path: Path) -> np.ndarray:
     # OpenCV fills what is missing of an image with gray and says nothing to its caller.
     kind = "JPEG" if data.startswith(_JPEG) else "PNG" if data.startswith(_PNG) else None
     end = _JPEG_END if kind == "JPEG" else _PNG_END
-    if kind and end not in data[-_END_WITHIN:] and not (kind == "JPEG" and _jpeg_ends(data)):
+    ends = _jpeg_ends if kind == "JPEG" else lambda data: _PNG_END in data
+    if kind and end not in data[-_END_WITHIN:] and not ends(data):
         raise DataError(f"{path}: a {kind} image that was cut off after {len(data)} bytes")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None

@@ -30,7 +30,7 @@ from datasets.selection import (
     need_images,
     need_imu,
 )
-from datasets.splits import Split, list_of, read_split
+from datasets.splits import Split, list_of, read_split, split_folder
 from datasets.text import DataError, at_line
 
 MAX_INTERVAL_S = 1.0
@@ -70,7 +70,9 @@ def take_inventory(options: DataOptions, part: str) -> Inventory:
             f"{options.data_path}: {'not a' if options.data_path.exists() else 'no such'} folder, "
             "name the root of the data: --data_path"
         )
-    split = read_split(list_of(options.split, part))
+    # A list of its own is for tests alone: trained on, it would be validated on as well.
+    file = list_of(options.split, part) if part == "test" else None
+    split = read_split(file or split_folder(options.split) / f"{part}_files.txt")
     inventory = Inventory(split, Selection(split.path, np.ones(len(split), bool)))
     for drive, folder in enumerate(split.folders):
         of_drive = np.flatnonzero(split.drive == drive)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -116,10 +117,13 @@ def read_in_order(
         batch_size,
         sampler=range(len(dataset)) if places is None else places,
         num_workers=workers,
-        collate_fn=list,
+        # As bytes through a pipe. Tensors would each take shared memory and a file descriptor; a
+        # worker that runs out of these drops what it has read, and all would wait for ever.
+        collate_fn=pickle.dumps if workers else list,
         generator=torch.Generator(),
     )
-    for items in loader:
+    for sent in loader:
+        items = pickle.loads(sent) if workers else sent
         failed = next((item for item in items if isinstance(item, _Failure)), None)
         if failed is not None:
             raise DataError(failed.message)

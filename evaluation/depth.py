@@ -67,7 +67,13 @@ class NetworkPredictions:
         for batch in read_in_order(reading, self._batch_size, self._workers, places):
             images = torch.stack([example.image for example in batch])
             inverse = self._network.inverse_depth(images).cpu()
-            yield from map(Predicted, batch, inverse)
+            for example, of_image in zip(batch, inverse, strict=True):
+                if not of_image.isfinite().all():
+                    raise UserError(
+                        f"{examples.names[example.place]}: the network says depths that are no "
+                        "numbers: its weights are damaged, or --amp fp16 is too narrow for them"
+                    )
+                yield Predicted(example, of_image)
 
 
 class FilePredictions:
@@ -235,9 +241,10 @@ def _opened_array(path: Path) -> np.ndarray:
         raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not an array of numbers (.npy): {error}") from None
-    if not isinstance(array, np.ndarray) or array.ndim != 3 or array.dtype.kind != "f":
+    except (ValueError, EOFError, OSError):
+        raise UserError(f"{path}: not an array of numbers (.npy)") from None
+    plain = isinstance(array, np.ndarray) and array.ndim == 3 and array.dtype.kind == "f"
+    if not plain or 0 in array.shape:
         found = getattr(array, "shape", "an archive")
         raise UserError(f"{path}: expected inverse depths (N, h, w), found {found}")
     return array

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ LARGEST_PNG_M = np.iinfo(np.uint16).max / UNITS_PER_M
 _LEAST_PNG_M = 1 / UNITS_PER_M  # zero says that there is no depth
 _NUMBERED = re.compile(r"(.+)_[0-9]{6,}", re.DOTALL)  # a frame of a video
 _SHOWN = 3  # names that an error repeats
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,9 @@ def prepare(wanted: Wanted, sources: Sequence[Source]) -> None:
             f"{wanted.folder}: has {shown} already: name another folder with --out, or replace "
             "them with --overwrite"
         )
+    for path in there:
+        if _is_of_a_frame(path.name, _image_names(sources)):
+            path.unlink()  # the video may have had more frames than it will have
     wanted.folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -84,6 +89,13 @@ def of_size(wanted: Wanted, frame: Frame) -> Wanted:
     if wanted.pinhole is None or wanted.pinhole.image_size == (width, height):
         return wanted
     if wanted.pinhole.image_size is None:
+        cx, cy = wanted.pinhole.K[:2, 2]
+        if not (0 <= cx < width and 0 <= cy < height):  # as of an image cut out of another
+            _log.warning(
+                "%s: %dx%d pixels, but the centre of the intrinsics is at %g, %g, outside of it: "
+                "they are in pixels of the input",
+                *(frame.name, width, height, cx, cy),
+            )
         return replace(wanted, pinhole=replace(wanted.pinhole, image_size=(width, height)))
     raise UserError(
         f"{frame.name}: {width}x{height} pixels, but the intrinsics are those of images of "
@@ -188,7 +200,8 @@ def picture_video(path: Path, fps: float, nearest_m: float | None = None) -> Ite
             unfinished.replace(path)
     finally:
         video.close()
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, nothing can be removed either
+            unfinished.unlink(missing_ok=True)
 
 
 def _frames_in(path: Path) -> int:
@@ -244,11 +257,21 @@ def _files_there(wanted: Wanted, sources: Sequence[Source]) -> list[Path]:
     if not wanted.folder.is_dir():
         return []
     videos = {source.name for source in sources if isinstance(source, Video)}
-    images = {
-        path.stem for source in sources if not isinstance(source, Video) for path in source.paths
-    }
+    images = _image_names(sources)
     paths = sorted(wanted.folder.iterdir())
     return [path for path in paths if _is_written(path.name, wanted.kinds, images, videos)]
+
+
+def _image_names(sources: Sequence[Source]) -> set[str]:
+    return {
+        path.stem for source in sources if not isinstance(source, Video) for path in source.paths
+    }
+
+
+def _is_of_a_frame(name: str, images: set[str]) -> bool:
+    """Return whether a file that would be written is of a numbered frame, and of no image."""
+    stems = {name.removesuffix(suffix) for suffix in SUFFIX_OF.values()} - {name}
+    return any(_NUMBERED.fullmatch(stem) and stem not in images for stem in stems)
 
 
 def _is_written(name: str, kinds: Sequence[str], images: set[str], videos: set[str]) -> bool:

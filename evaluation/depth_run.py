@@ -172,8 +172,8 @@ def pictures_of(task: Task, result: DepthResult, chosen: list[tuple[str, int]]) 
     return pictures
 
 
-def export_truth(args: Namespace) -> int:
-    """Write the true depths of a list to one file; return how many.
+def export_truth(args: Namespace) -> tuple[int, list[str]]:
+    """Write the true depths of a list to one file; return how many, and which images have none.
 
     Raises:
         UserError, OSError: the tree lacks something of it
@@ -184,8 +184,9 @@ def export_truth(args: Namespace) -> int:
     places = [i for i in range(len(examples.names)) if examples.has_truth(i)]
     depths = map(examples.truth, tqdm(places, unit="image", disable=None))
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    write_truth(args.output, [examples.names[i] for i in places], depths)
-    return len(places)
+    write_truth(args.output, [examples.names[i] for i in places], depths, examples.kind)
+    lacking = sorted(set(range(len(examples.names))) - set(places))
+    return len(places), [examples.names[i] for i in lacking]
 
 
 def _network(args: Namespace) -> DepthNetwork:

@@ -41,6 +41,7 @@ class Wanted:
         png: the kind of image to take where there are both
         imu_filename: the packets in `matched_oxts`
         truth: of `true_poses.CHOICES`
+        imu_clip: of `DataOptions`
     """
 
     data_path: Path
@@ -49,6 +50,7 @@ class Wanted:
     png: bool = False
     imu_filename: str = PACKETS_FILE
     truth: str = "auto"
+    imu_clip: float = DataOptions.imu_clip
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +158,7 @@ def _options(wanted: Wanted, dataset: str, files: DriveFiles) -> DataOptions:
         height=height,
         use_imu=has_body,
         imu_filename=wanted.imu_filename,
+        imu_clip=wanted.imu_clip,
         check_attitude=False,  # how noise or another convention shows is what may be looked for
     )
 

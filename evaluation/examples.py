@@ -17,7 +17,7 @@ from datasets.data_options import DataOptions
 from datasets.images import resize
 from datasets.kitti import KittiDataset
 from datasets.lidar import DepthAxis
-from datasets.splits import SPLITS, list_of
+from datasets.splits import SPLITS
 from datasets.text import DataError
 from evaluation.truth_file import TruthFile
 
@@ -54,7 +54,12 @@ EVAL_SPLITS = {
     "benchmark": EvalSplit("kitti_test", "benchmark", "benchmark", "not public"),
     "odom_9": EvalSplit("kitti_odom", SPLITS / "odom" / "test_files_09.txt", "eigen", _SCANS, "x"),
     "odom_10": EvalSplit("kitti_odom", SPLITS / "odom" / "test_files_10.txt", "eigen", _SCANS, "x"),
-    "synthetic": EvalSplit("kitti_depth", None, "synthetic", "dense depth of the renderer"),
+    "synthetic": EvalSplit(
+        "kitti_depth",
+        None,
+        "synthetic",
+        "dense depth of the renderer, which left images alone have",
+    ),
 }
 """By the names of `--eval_split`."""
 
@@ -112,7 +117,7 @@ class KittiExamples:
     Args:
         options: of the dataset; samples are single images
         axis: of a LiDAR depth
-        truth_file: has the depths of the same list, in place of the tree
+        truth_file: has depths of this kind for the same list, in place of the tree
     """
 
     def __init__(
@@ -124,7 +129,10 @@ class KittiExamples:
         self._axis: DepthAxis = axis
         self.names = [self._dataset.line(i) for i in range(len(self._dataset))]
         self.drives = [name.split()[0] for name in self.names]
-        self._truth_file = None if truth_file is None else TruthFile(truth_file, self.names)
+        self.kind = truth_kind(options.dataset, axis)
+        self._truth_file = None
+        if truth_file is not None:
+            self._truth_file = TruthFile(truth_file, self.names, self.kind)
 
     def image(self, i: int) -> Tensor:
         return self._dataset.target(i)
@@ -225,9 +233,13 @@ def open_eval_split(
     return KittiExamples(wanted, chosen.axis, truth_file)
 
 
+def truth_kind(dataset: str, axis: DepthAxis) -> str:
+    """Return what a file of true depths says they were made of."""
+    if dataset == "kitti_depth":
+        return "depth maps of 16 bits"
+    return f"LiDAR scans, {'x of the velodyne' if axis == 'x' else 'z of the camera'}"
+
+
 def list_of_tests(split: Path) -> bool:
-    """Whether a folder has a list of tests with a line in it."""
-    try:
-        return list_of(split, "test").stat().st_size > 0
-    except (DataError, OSError):
-        return False
+    """Whether a folder has a list of tests, perhaps an empty one."""
+    return (split / "test_files.txt").is_file()

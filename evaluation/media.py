@@ -32,6 +32,7 @@ VIDEO_EXTENSIONS = (
 )
 
 _USUAL_FPS, _MOST_FPS = 30.0, 1000.0  # of a camera that says nothing, or nonsense
+_CAMERA_DIGITS = 4
 _log = logging.getLogger(__name__)
 
 
@@ -100,10 +101,13 @@ class _Files(Dataset):
     def __getitem__(self, index: int) -> Frame | Broken:
         path = self._paths[index]
         try:
-            image = torch.from_numpy(read_image(path))
+            with quiet():
+                image = torch.from_numpy(read_image(path))
         except (DataError, OSError) as error:
             if not self._reading.skip_broken:
-                raise
+                raise DataError(
+                    f"{describe(error)}; --skip_broken passes over such files"
+                ) from None
             return Broken(describe(error))
         return Frame(path.stem, image, resize(image, self._reading.size))
 
@@ -176,6 +180,8 @@ class Video:
             _log.warning("%s: %d of %d frames could be read", self, number, self.announced)
 
     def _open(self) -> cv2.VideoCapture:
+        if not self.is_camera:
+            check_name(self.origin)
         with quiet():
             if self.is_camera:
                 capture = cv2.VideoCapture(self.origin)
@@ -212,6 +218,16 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
     return sources
 
 
+def check_name(path: Path) -> None:
+    """Refuse a name that is no text, at which OpenCV's videos end with the whole program."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{str(path)!a}: a name that is not UTF-8, which videos cannot have: rename it"
+        ) from None
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep OpenCV, and the library below it, from writing lines to the user's terminal."""
@@ -244,7 +260,7 @@ def _find(text: str) -> list[Path | Video]:
                 f"nor that of a video ({', '.join(VIDEO_EXTENSIONS)})"
             )
         return [source]
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) <= _CAMERA_DIGITS:
         return [Video(int(text))]
     if glob.has_magic(text):
         names = map(Path, glob.glob(str(path), recursive=True))

@@ -14,7 +14,7 @@ from datasets.oxts import Packets
 from ekf.filter import EKFModel
 from ekf.sequence import CameraMotions, ImuIntervals, Track, run_sequence
 from evaluation.drive_frames import DriveFrames
-from evaluation.pose_chain import SeenMotion, chain
+from evaluation.pose_chain import SeenMotion, chain, unsaid_at_start
 from evaluation.true_poses import TruePoses
 from evaluation.weights import Weights
 from liegroups import so3
@@ -108,8 +108,20 @@ def find_start(drive: DriveFrames, seen: SeenMotion, asked: str | None) -> Start
     if reason is None:
         return Start(*said, "said by the networks at the first image")
     if asked == "network":
-        raise UserError(f"--start network: {reason}; use --start recorded")
+        raise _not_said(reason)
     return f"{reason}, so nobody says how it begins: --start recorded takes the OXTS unit's word"
+
+
+def check_start(weights: Weights, asked: str | None) -> None:
+    """Refuse weights whose networks do not say how a drive begins, where they are asked for it.
+
+    Args:
+        weights: with a network of motion
+        asked: of `STARTS`, or None
+    """
+    if asked == "network":
+        for reason in unsaid_at_start(weights).values():
+            raise _not_said(reason)
 
 
 def recorded_start(packet: Packets, T_c_b: Tensor) -> Start:
@@ -194,7 +206,12 @@ def reckon(
 
 def errors_of(T_c0_ck: np.ndarray, truth: TruePoses) -> Errors:
     """Compare a trajectory (N, 4, 4) with the truth, at the images where that is known."""
-    true, estimated = truth.T_w_c[truth.known], T_c0_ck[truth.known]
-    snippets = metrics.snippet_errors(true, estimated)
+    known = np.flatnonzero(truth.known)
+    compared = truth.T_w_c[known], T_c0_ck[known], known
+    snippets = metrics.snippet_errors(*compared)
     mean, std = (snippets.mean(), snippets.std()) if len(snippets) else (np.nan, np.nan)
-    return Errors(metrics.trajectory_errors(true, estimated), float(mean), float(std))
+    return Errors(metrics.trajectory_errors(*compared), float(mean), float(std))
+
+
+def _not_said(reason: str) -> UserError:
+    return UserError(f"--start network: {reason}; use --start recorded")

@@ -82,7 +82,11 @@ def table(result: DriveResult) -> str:
 def mean_table(results: Sequence[DriveResult]) -> str:
     """Return the means over drives; a number that a drive does not have is in no mean."""
     names = ", ".join(result.name for result in results)
-    return "\n".join([f"mean of {len(results)} drives: {names}", *_errors(mean_errors(results))])
+    lines = [f"mean of {len(results)} drives: {names}"]
+    seen = [result.name for result in results if result.seen_in_training]
+    if seen:
+        lines.append(f"  SEEN IN TRAINING are {', '.join(seen)}: no mean to be compared")
+    return "\n".join([*lines, *_errors(mean_errors(results))])
 
 
 def mean_errors(results: Sequence[DriveResult]) -> dict[str, Errors]:

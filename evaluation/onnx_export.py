@@ -25,7 +25,7 @@ LARGEST_DIFFERENCE = 1e-3
 BATCHES = 1, 3
 """Images that both are given at once to compare them."""
 
-_TRACED_BATCH = 2  # of one image the exporter would take the batch for a constant
+_TRACED_BATCH = 2  # of one image, some versions of the exporter take the batch for a constant
 
 
 class DepthInMetres(nn.Module):

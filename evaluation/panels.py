@@ -139,7 +139,7 @@ def error_scale(top: float) -> Scale:
 
 def panels(picture: Picture, top: float) -> dict[str, str]:
     """Return data URIs of these views."""
-    shown = views(picture, top)
+    shown = {name: _fitted(view, picture.image) for name, view in views(picture, top).items()}
     smooth = {name: as_jpeg(shown[name]) for name in ("image", "predicted")}
     return smooth | {name: as_png(shown[name]) for name in ("truth", "error")}
 
@@ -165,6 +165,17 @@ def views(picture: Picture, top: float) -> dict[str, np.ndarray]:
     predicted = coloured_depth(picture.predicted_m, low_m, high_m)
     truth, error = _drawings(picture, low_m, high_m, top)
     return {"image": picture.image, "predicted": predicted, "truth": truth, "error": error}
+
+
+def _fitted(view: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Return a view (h, w, 3) as high and as wide as its image (H, W, 3), if it has other sides.
+
+    Those of Make3D's grids are 14 times as wide as high, of images that are 2 times.
+    """
+    (h, w), (height, width) = view.shape[:2], image.shape[:2]
+    if abs(w * height - h * width) * 10 <= h * width:
+        return view
+    return cv2.resize(view, (width, height), interpolation=cv2.INTER_NEAREST)
 
 
 def _drawings(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -56,6 +56,23 @@ def check_sees_motion(weights: Weights) -> None:
         )
 
 
+def unsaid_at_start(weights: Weights) -> dict[str, str]:
+    """Return by name why no network says velocity, or gravity, at the first image of a drive.
+
+    Args:
+        weights: with a network of motion
+    """
+    options = weights.options
+    earliest = min(neighbours_of(_asked(options, "off")), default=0)
+    reasons = {}
+    for name, trained in (("velocity", options.use_velocity), ("gravity", options.use_gravity)):
+        if not trained:
+            reasons[name] = f"the weights have no {name} network"
+        elif earliest < -1:  # only the pairs beside the target are asked
+            reasons[name] = f"the networks say {name} from image {-earliest - 1} on"
+    return reasons
+
+
 def see_motion(
     weights: Weights,
     images: Dataset[Tensor],
@@ -88,15 +105,16 @@ def see_motion(
         batch = prepare(sample, scales=())
         with torch.inference_mode():
             prediction = predict(models, batch, asked, motion_only=True)
+        if weights.pose_says_second_first:
+            prediction = _inverted(prediction)
         if first is None:
             first = prediction
             # What is said of the others is not used: the filter carries its own.
             asked = Namespace(**{**vars(asked), "use_velocity": False, "use_gravity": False})
         parts.append(_of_intervals(prediction, block))
         yield len(block)
-    velocity, gravity = _start(first, windows[0], weights.options)
     T_c0_c1, uncertainty = map(torch.cat, zip(*parts, strict=True))
-    yield SeenMotion(T_c0_c1, uncertainty, velocity, gravity)
+    yield SeenMotion(T_c0_c1, uncertainty, **_start(first, windows[0], weights))
 
 
 def chain(T_c0_c1: Tensor) -> Tensor:
@@ -210,6 +228,12 @@ def _to(sample: Sample, device: torch.device) -> Sample:
     return sample._replace(image=send(sample.image), K=sample.K.to(device), imu=imu)
 
 
+def _inverted(prediction: Prediction) -> Prediction:
+    """Return a prediction whose motions were said as T_second_first."""
+    motions = {k: se3.inverse(T) for k, T in prediction.T_first_second.items()}
+    return replace(prediction, T_first_second=motions)
+
+
 def _of_intervals(prediction: Prediction, block: list[_Window]) -> tuple[Tensor, Tensor]:
     """Return the motions (B, 4, 4) of a block's intervals, and what is said of their certainty."""
     T_seen = {k: from_target(T, k).double().cpu() for k, T in prediction.T_first_second.items()}
@@ -230,20 +254,11 @@ def _of_intervals(prediction: Prediction, block: list[_Window]) -> tuple[Tensor,
     return T, torch.stack(certainties)
 
 
-def _start(
-    prediction: Prediction, window: _Window, options: Namespace
-) -> tuple[Tensor | str, Tensor | str]:
+def _start(prediction: Prediction, window: _Window, weights: Weights) -> dict[str, Tensor | str]:
     """Return velocity and gravity (3) at the first image of all, as far as networks say them."""
-    found = []
-    for name, said, trained in (
-        ("velocity", prediction.velocity, options.use_velocity),
-        ("gravity", prediction.gravity, options.use_gravity),
-    ):
-        first = -window.target  # the first image of all, counted from the target
-        if not trained:
-            found.append(f"the weights have no {name} network")
-        elif first not in said:
-            found.append(f"the networks say {name} from image {window.target - 1} on")
-        else:
-            found.append(said[first][0].double().cpu())
-    return found[0], found[1]
+    unsaid = unsaid_at_start(weights)
+    first = -window.target  # the first image of all, counted from the target
+    return {
+        name: unsaid[name] if name in unsaid else said[first][0].double().cpu()
+        for name, said in (("velocity", prediction.velocity), ("gravity", prediction.gravity))
+    }

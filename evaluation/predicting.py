@@ -1,4 +1,4 @@
-"""Depth of a user's own images: read, ask the network, write; no more than a batch at a time."""
+"""Depth of a user's own images: read, ask the network, write; a few batches at a time."""
 
 from __future__ import annotations
 
@@ -128,12 +128,7 @@ def predict(
         UserError: an image cannot be read, an output cannot be written, or the network says
             nothing that could be depth; what was written until then is whole
     """
-    takes_frames = reading.every != 1 or reading.max_frames is not None
-    if takes_frames and not any(isinstance(source, Video) for source in sources):
-        raise UserError(
-            "--every and --max_frames are for videos and cameras, there are images only"
-        )
-    prepare(wanted, sources)
+    check(sources, reading, wanted)
     run = _Run(network, reading, wanted, advance)
     began = time.perf_counter()
     for source in sources:
@@ -143,6 +138,20 @@ def predict(
             run.images(source)
     run.report.seconds = time.perf_counter() - began
     return run.report
+
+
+def check(sources: Sequence[Source], reading: Reading, wanted: Wanted) -> None:
+    """Make the folder of the outputs, unless the sources are not to be had in this way.
+
+    Raises:
+        UserError: something of them would be lost or has no effect
+    """
+    takes_frames = reading.every != 1 or reading.max_frames is not None
+    if takes_frames and not any(isinstance(source, Video) for source in sources):
+        raise UserError(
+            "--every and --max_frames are for videos and cameras, there are images only"
+        )
+    prepare(wanted, sources)
 
 
 def total_images(sources: Sequence[Source], reading: Reading) -> int | None:

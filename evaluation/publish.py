@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
 
 from evaluation.depth_run import Task, pictures_of
 from evaluation.report import choose_pictures, write_report
@@ -25,41 +29,45 @@ def make_folders(args: Namespace) -> None:
     """Make the folders of all files that the options name, before hours of work go to waste.
 
     Raises:
-        OSError: it names the folder that cannot be made
+        OSError: it names the folder that cannot be made, or is where a file should be
     """
     for path in (args.json, args.csv, args.per_image):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if path is None:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     for folder in (args.report, args.eval_out_dir):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
 
-def publish(args: Namespace, task: Task, result: DepthResult) -> str:
-    """Write the files that the options name, and return the text to be printed.
+def told(args: Namespace, result: DepthResult) -> str:
+    """Return what the screen shows: both kinds of errors, whichever were asked for."""
+    summary = summarise(result)
+    parts = [text_table(summary)]
+    if args.show_scale_hist:
+        parts.append(text_histogram(result.ratio))
+    return "\n\n".join([*parts, f"LaTeX: {latex_row(summary)}"])
+
+
+def write_files(args: Namespace, task: Task, result: DepthResult) -> Iterator[Path]:
+    """Write the files that the options name; yield each that is there.
 
     Raises:
         OSError: a file cannot be written; it is named
     """
     summary = summarise(result)
-    parts = [text_table(summary)]
-    if args.show_scale_hist:
-        parts.append(text_histogram(result.ratio))
-    parts.append(f"LaTeX: {latex_row(summary)}")
-    written = []
     if args.json is not None:
         write_json(args.json, summary)
-        written.append(args.json)
+        yield args.json
     if args.csv is not None:
         write_csv(args.csv, summary)
-        written.append(args.csv)
+        yield args.csv
     if args.per_image is not None:
         write_per_image(args.per_image, result)
-        written.append(args.per_image)
+        yield args.per_image
     if args.report is not None:
         chosen = choose_pictures(result, PICTURES_EACH)
         write_report(args.report, result, summary, pictures_of(task, result, chosen))
-        written.append(args.report / "index.html")
-    if written:
-        parts.append("\n".join(f"written: {path}" for path in written))
-    return "\n\n".join(parts)
+        yield args.report / "index.html"

@@ -94,15 +94,23 @@ class Summary:
         return self.scaled if self.median_scaled else self.unscaled
 
     @property
+    def group(self) -> str:
+        """What images are drawn from: those of Make3D are each of a place of its own."""
+        return "place" if self.protocol == "make3d" else "drive"
+
+    @property
     def remark(self) -> str:
         """What to know of the intervals, or why there is none."""
+        group = self.group
         if self.drives < 2:
-            return "no intervals: all images are of one drive, so nothing says how drives differ"
+            return (
+                f"no intervals: all images are of one {group}, so nothing says how {group}s differ"
+            )
         text = (
-            f"{LEVEL:.0%} intervals: bootstrap over the {self.drives} drives, "
+            f"{LEVEL:.0%} intervals: bootstrap over the {self.drives} {group}s, "
             f"{self.resamples} resamples"
         )
-        few = f"; too narrow, as they are with fewer than {FEW_DRIVES} drives"
+        few = f"; too narrow, as they are with fewer than {FEW_DRIVES} {group}s"
         return text + few * (self.drives < FEW_DRIVES)
 
 

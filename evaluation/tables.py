@@ -49,7 +49,7 @@ def scale_text(summary: Summary) -> str:
 
 def facts_of(summary: Summary) -> dict[str, str]:
     """Return what a result must not be read without: protocol, images, and what is told of it."""
-    images = f"{_count(summary.images, 'image')} of {_count(summary.drives, 'drive')}"
+    images = f"{_count(summary.images, 'image')} of {_count(summary.drives, summary.group)}"
     left_out = f", {len(summary.left_out)} left out: no true depth that counts"
     asked = ROWS["scaled" if summary.median_scaled else "unscaled"]
     own = {
@@ -145,7 +145,7 @@ def write_csv(path: Path, summary: Summary) -> None:
         intervals = [value for name in DEPTH_METRICS for value in row.intervals.get(name, ("", ""))]
         lines.append(
             [
-                *(kind, summary.protocol, summary.images, summary.drives),
+                *(ROWS[kind], summary.protocol, summary.images, summary.drives),
                 *row.errors.values(),
                 *intervals,
                 *_known(row.by_distance),

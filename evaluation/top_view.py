@@ -25,7 +25,8 @@ _AREA_PX = 760_000  # of the plot, whatever its shape
 _SHAPES = (0.62, 1.35)  # height over width
 _SUPER = 3  # lines are drawn so much larger, then shrunk: Pillow's own have steps
 _MARGIN_PX, _LEFT_PX, _BOTTOM_PX, _ROW_PX, _FONT_PX = 22, 66, 54, 26, 15
-_WIDTHS = {"truth": 6}  # [px] of lines; the truth is below the others, and to be seen all the same
+# Of lines [px]. They are drawn one over the other, and are all to be seen where they coincide.
+_WIDTHS = {"truth": 9, "imu": 6, "filter": 2}
 _WIDTH = 3
 _GRID_LINES = 10
 _LEAST_PX = 2.0  # between two points of a line: nearer ones make its sides rough

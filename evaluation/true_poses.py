@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +25,26 @@ class TruePoses:
         T_w_c: (N, 4, 4) of the left colour camera, in any world [m]
         known: (N,) bool, where there is one
         source: what it was read from, in words
+        note: why it is not the better one, where that is missing
     """
 
     T_w_c: np.ndarray
     known: np.ndarray
     source: str
+    note: str = ""
 
 
 def poses_file(files: DriveFiles, root: Path, sequence: str | None) -> Path | None:
-    """Return where the poses of camera 0 would be: of a sequence, or of a synthetic drive."""
+    """Return where the poses of camera 0 are, or would be; None for drives that have none.
+
+    Those of a sequence are in `poses`, or where KITTI's archive unpacks to; synthetic drives have
+    their own.
+    """
     if sequence is not None:
-        return root / "poses" / f"{sequence}.txt"
-    return None if files.imu is None else files.imu / "truth" / "poses.txt"
+        places = [root / folder / f"{sequence}.txt" for folder in ("poses", "dataset/poses")]
+        return next((path for path in places if path.exists()), places[0])
+    truth = None if files.imu is None else files.imu / "truth"
+    return truth / "poses.txt" if truth is not None and truth.is_dir() else None
 
 
 def read_truth(
@@ -67,7 +75,10 @@ def read_truth(
         where = "KITTI has none of raw drives" if poses is None else f"{poses}: no such file"
         raise DataError(f"{files.name}: {where}; --truth oxts takes GPS and INS")
     if oxts is not None and oxts.is_dir() and T_c_b is not None:
-        return _of_oxts(files, oxts, frames, T_c_b)
+        truth = _of_oxts(files, oxts, frames, T_c_b)
+        if choice == "oxts" or poses is None:
+            return truth
+        return replace(truth, note=f"there is no {poses}, so the truth is GPS and INS")
     absent = [str(path) for path in (oxts, poses) if path is not None and path.parent.exists()]
     said = f"no {' and no '.join(absent)}" if absent else "no poses, and no GPS and INS"
     if choice == "oxts":

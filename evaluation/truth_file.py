@@ -1,7 +1,8 @@
 """`gt_depths.npz`: the true depths of a list in one file, each of its own size, without pickles.
 
 The archive has one array for each line of the list, `000000` and on, so that reading one does not
-read the others, and `lines`, which says whose they are.
+read the others; `lines`, which says whose they are; and `kind`, which says of what they were made:
+lists share images, and LiDAR scans are another truth than improved depth.
 """
 
 from __future__ import annotations
@@ -16,22 +17,24 @@ import numpy as np
 from datasets.text import DataError, shown
 from utils import UserError, written_whole
 
-LINES = "lines"
+LINES, KIND = "lines", "kind"
 _PUBLISHED = "data"  # an array of objects, which is a pickle
 _LEVEL = 1  # of compression: most of a scan is zeros, which any level takes out
 
 
-def write_truth(path: Path, lines: Sequence[str], depths: Iterable[np.ndarray]) -> None:
+def write_truth(path: Path, lines: Sequence[str], depths: Iterable[np.ndarray], kind: str) -> None:
     """Write true depths; only one of them is in memory at a time.
 
     Args:
         path: of the file
+        kind: of truth, for `TruthFile`
         lines: of the list, `folder frame side`
         depths: (h, w) float32 [m] for each line, zero where there is none
     """
     packing = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": _LEVEL}
     with written_whole(path) as file, zipfile.ZipFile(file, "w", **packing) as archive:
         _add(archive, LINES, np.array(lines))
+        _add(archive, KIND, np.array(kind))
         for i, depth in enumerate(depths):
             _add(archive, _key(i), np.ascontiguousarray(depth, np.float32))
 
@@ -42,26 +45,32 @@ class TruthFile:
     Args:
         path: of the file
         names: the lines that depths are wanted of, in the order of their places
+        kind: of truth that is wanted
 
     Raises:
-        UserError: there is no such file, it is of another kind, or has none of them
+        UserError: there is no such file, it holds something else, another kind of truth, or none of
+            these lines
     """
 
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
+    def __init__(self, path: Path, names: Sequence[str], kind: str) -> None:
         self._path = path
         self._opened: tuple[int, zipfile.ZipFile] | None = None
         if not path.is_file():
             raise UserError(f"{path}: no such file; make it with export_gt_depth.py")
         keys = self._archive().namelist()
-        if f"{LINES}.npy" not in keys:
+        if not {f"{LINES}.npy", f"{KIND}.npy"} <= set(keys):
             pickled = f"{_PUBLISHED}.npy" in keys
             raise UserError(
-                f"{path}: {'holds pickled objects, which are not read' if pickled else 'of others'}"
-                ": make it anew with export_gt_depth.py"
+                f"{path}: holds "
+                + ("pickled objects, which are not read" if pickled else "no true depths of ours")
+                + ": make it anew with export_gt_depth.py"
             )
         lines = self._read(LINES)
-        if lines.dtype.kind != "U" or lines.ndim != 1 or len(lines) != len(keys) - 1:
-            raise UserError(f"{path}: damaged, {len(keys) - 1} depths of {lines.size} lines")
+        if lines.dtype.kind != "U" or lines.ndim != 1 or len(lines) != len(keys) - 2:
+            raise UserError(f"{path}: damaged, {len(keys) - 2} depths of {lines.size} lines")
+        found = str(self._read(KIND))
+        if found != kind:
+            raise UserError(f"{path}: its truth is {shown(found)}, but {shown(kind)} is asked for")
         place = {line: i for i, line in enumerate(lines.tolist())}
         self._places = [place.get(name) for name in names]
         if not any(place is not None for place in self._places):
@@ -86,7 +95,7 @@ class TruthFile:
         try:
             with self._archive().open(f"{key}.npy") as entry:
                 return np.lib.format.read_array(entry, allow_pickle=False)
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        except Exception as error:  # of any kind: a damaged archive may raise what it likes
             raise DataError(f"{self._path}: entry {key} cannot be read ({error})") from None
 
     def _archive(self) -> zipfile.ZipFile:

@@ -33,6 +33,10 @@ def _is_above_zero(value: object) -> bool:
     return _is_number(value) and value > 0
 
 
+def _is_limit(value: object) -> bool:
+    return _is_above_zero(value) or value == math.inf
+
+
 def _is_side(value: object) -> bool:
     return (
         isinstance(value, int) and _LEAST_SIDE <= value <= _LARGEST_SIDE and not value % _MULTIPLE
@@ -45,7 +49,8 @@ def _are_offsets(value: object) -> bool:
 
 
 def _are_scales(value: object) -> bool:
-    return isinstance(value, list) and 0 in value and all(type(x) is int and x < 4 for x in value)
+    whole = isinstance(value, list) and all(type(x) is int for x in value)
+    return whole and 0 in value and set(value) <= {0, 1, 2, 3}
 
 
 def _one_of(*values: object) -> Callable[[object], bool]:
@@ -78,6 +83,7 @@ TRAINED_WITH: Mapping[str, tuple[Any, Callable[[object], bool]]] = {
     "dataset": ("kitti", lambda value: isinstance(value, str)),
     "split": (None, lambda value: isinstance(value, str)),
     "intrinsics": ("calibrated", _one_of("calibrated", "fixed")),
+    "k_imu_clip": (5.0, _is_limit),
 }
 """What of a training matters later: its default where no file says it, and what a value must be."""
 
@@ -92,12 +98,15 @@ class Weights:
         options: what they were trained with: the names of `TRAINED_WITH`, and what `build_models`
             asks for
         device: of the models
+        pose_says_second_first: a pair's motion is said as T_second_first, as monodepth2's pose
+            network does, and not as T_first_second
     """
 
     folder: Path
     models: nn.ModuleDict
     options: Namespace
     device: torch.device
+    pose_says_second_first: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -154,7 +163,8 @@ def _open(
     except ValueError as error:  # files of different trainings in one folder
         raise UserError(f"{folder}: its weights do not belong together: {error}") from None
     load_weights(models, folder, list(models), _explain)
-    return Weights(folder, models.eval().requires_grad_(False).to(device), options, device)
+    models = models.eval().requires_grad_(False).to(device)
+    return Weights(folder, models, options, device, _says_second_first(folder, models, options))
 
 
 def _encoder_state(folder: Path, there: set[str]) -> dict[str, Any]:
@@ -235,6 +245,19 @@ def _settle(options: Namespace, folder: Path, names: set[str]) -> None:
         options.num_layers_imu = layers or options.num_layers
     options.train_init_covar = options.train_imu_noise_covar = False
     options.channels_last, options.amp = False, "off"
+
+
+def _says_second_first(folder: Path, models: nn.ModuleDict, options: Namespace) -> bool:
+    """Return whether the pose network is of monodepth2's kind, which says no uncertainty.
+
+    Only those with an encoder of their own can be told apart: PoseCNN says none in either family,
+    and monodepth2's on shared features has room for one motion, and does not fit ours.
+    """
+    kind = options.pose_model_type, options.pose_model_input
+    if "pose" not in models or kind != ("separate_resnet", "pairs"):
+        return False
+    motions = models["pose"].num_frames_to_predict_for
+    return len(load_state(folder / "pose.pth")["net.3.bias"]) == 6 * motions
 
 
 def _explain(state: dict[str, Any]) -> str | None:

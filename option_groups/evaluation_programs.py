@@ -65,6 +65,9 @@ def evaluate_depth(argv: Sequence[str] | None = None) -> Namespace:
     add_machine(parser.add_argument_group("machine"), batch_size=16)
     args, given = parse(parser, sys.argv[1:] if argv is None else argv)
     settle(parser, args)
+    if args.eval_split is None:
+        own = args.data_path / "splits" / "test_files.txt"
+        args.eval_split = "synthetic" if own.is_file() else "eigen"
     if args.eval_eigen_to_benchmark and args.eval_split == "eigen":
         args.eval_split = "eigen_benchmark"
     for wrong, message in _contradictions(args, given):
@@ -93,8 +96,7 @@ def evaluate_make3d(argv: Sequence[str] | None = None) -> Namespace:
         help="holds Test134 and Gridlaserdata, or the files of both",
     )
     prediction = parser.add_argument_group("prediction")
-    add_size(prediction)
-    parser.set_defaults(**MAKE3D_SIZE)
+    add_size(prediction, default="512x256, as published")
     add_prediction(prediction)
     results = parser.add_argument_group("results")
     _add_rows(results)
@@ -108,6 +110,10 @@ def evaluate_make3d(argv: Sequence[str] | None = None) -> Namespace:
     add_machine(parser.add_argument_group("machine"), batch_size=16)
     args = parser.parse_args(argv)
     settle(parser, args)
+    if args.eval_out_dir is not None and not args.save_make3d:
+        parser.error("--eval_out_dir has no use without --save_make3d")
+    if args.height is None:
+        args.height, args.width = MAKE3D_SIZE["height"], MAKE3D_SIZE["width"]
     return args
 
 
@@ -154,11 +160,10 @@ def _add_data(options: Options) -> None:
     options.add_argument(
         "--eval_split",
         choices=EVAL_SPLITS,
-        default="eigen",
         help="the images, and with them the truth and the protocol: single LiDAR scans (eigen, "
         "odom_9, odom_10), improved depth (eigen_benchmark), none, to write PNG files for KITTI's "
         "server (benchmark), DATA_PATH/splits of synthetic drives, or what the training validates "
-        "on, val (default: %(default)s)",
+        "on, val (default: synthetic where DATA_PATH/splits has a list of tests, else eigen)",
     )
     add_png(options)
     options.add_argument(
@@ -283,6 +288,10 @@ def _contradictions(args: Namespace, given: Iterable[str]) -> Iterable[tuple[boo
         (
             args.eval_out_dir is not None and not writes,
             "--eval_out_dir has no use without --save_pred_disps or --eval_split benchmark",
+        ),
+        (
+            args.png and args.eval_split == "val",
+            "--png has no use with --eval_split val, which reads what the training read",
         ),
         (
             args.gt_depths is not None and args.eval_split == "val",

@@ -34,14 +34,14 @@ def add_weights(options: Options, required: bool = True) -> None:
     )
 
 
-def add_size(options: Options) -> None:
-    """Add the size of the network's images, where it is not to be that of the training."""
+def add_size(options: Options, default: str = "that of the training") -> None:
+    """Add the size of the network's images; `default` says what it is if it is not given."""
     for name, other in (("height", "width"), ("width", "height")):
         options.add_argument(
             f"--{name}",
             type=SIDE,
             metavar="PX",
-            help=f"of the network's images, with --{other} (default: that of the training)",
+            help=f"of the network's images, with --{other} (default: {default})",
         )
 
 

@@ -60,7 +60,7 @@ def write_weights(folder: Path, *words: str, seed: int = 0, told: dict | None = 
     torch.manual_seed(seed)
     models = build_models(args, pretrained=False)
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(folder, models, {"height": SIDE, "width": SIDE, "use_stereo": False})
+    save_weights(folder, models, {"height": SIDE, "width": SIDE, "use_stereo": args.use_stereo})
     if told is not None:
         (folder.parent / "opt.json").write_text(json.dumps(told))
     return folder

@@ -192,8 +192,13 @@ def test_a_prediction_that_is_no_number_is_an_error_and_does_not_look_good(examp
             return super().inverse_depth(images) * math.nan
 
     read = NetworkPredictions(Broken(20.0), 4, 0).read(examples, truths=True)
-    with pytest.raises(UserError, match=f"^{full_lines()[0]}: the predicted depth is no number"):
-        evaluate_depth(examples, read, "synthetic", {})
+    with pytest.raises(UserError, match=f"^{full_lines()[0]}: the network says depths that are no"):
+        list(read)
+    of_others = iter(
+        [Predicted(Example(2, None, examples.truth(2)), torch.full((1, 2, 2), math.nan))]
+    )
+    with pytest.raises(UserError, match=f"^{full_lines()[2]}: the predicted depth is no number"):
+        evaluate_depth(examples, of_others, "synthetic", {})
 
 
 def test_a_prediction_of_zero_is_infinitely_far_and_cut_to_the_cap(examples, tmp_path):
@@ -257,7 +262,7 @@ def test_another_number_of_predictions_than_images_is_told(tmp_path):
 
 
 def test_what_is_no_array_of_predictions_is_named(tmp_path):
-    for array in (np.ones((5, 2)), np.ones((5, 2, 3), int)):
+    for array in (np.ones((5, 2)), np.ones((5, 2, 3), int), np.ones((5, 0, 2))):
         with pytest.raises(UserError, match=r"a\.npy: expected inverse depths \(N, h, w\)"):
             of_file(tmp_path / "a.npy", array)
     np.savez(tmp_path / "b.npz", np.ones(3))

@@ -101,6 +101,14 @@ def test_intrinsics_are_of_images_of_one_size():
 # Videos
 
 
+def test_a_centre_outside_of_the_image_is_told_but_may_be(caplog):
+    """An image that was cut out of another may have it; intrinsics of another size look so too."""
+    for centre, told in (((30, 20), 0), ((-1, 20), 1), ((30, 500), 2)):
+        of_size(Wanted(None, pinhole=Pinhole.of(50, 50, *centre)), frame())
+        assert len(caplog.records) == told
+    assert "the centre of the intrinsics is at 30, 500" in caplog.text
+
+
 def test_a_video_shows_each_image_beside_its_depth(tmp_path):
     path = tmp_path / "v.mp4"
     inverse = np.full((64, 96), 0.1, np.float32)

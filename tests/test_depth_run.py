@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -237,14 +238,42 @@ def test_make3d_is_evaluated_at_its_own_size_with_its_own_base(weights, tmp_path
 def test_exported_truth_is_that_of_the_tree(root, weights, tmp_path):
     words = f"--data_path {root} --split synthetic --output {tmp_path}/new/gt.npz"
     args = options.export_gt_depth(words.split())
-    assert export_truth(args) == len(full_lines())
-    file, found = TruthFile(tmp_path / "new" / "gt.npz", full_lines()), examples_of(root)
+    assert export_truth(args) == (len(full_lines()), [])
+    found = examples_of(root)
+    file = TruthFile(tmp_path / "new" / "gt.npz", full_lines(), found.kind)
     for i in range(len(full_lines())):
         assert np.array_equal(file.depth(i), found.truth(i))
     usual = run(synthetic(root, weights)).result
     exported = run(synthetic(root, weights, "--gt_depths", args.output)).result
     assert np.array_equal(usual.unscaled, exported.unscaled)
     assert exported.facts["truth"].startswith(f"{args.output}: ")
+
+
+def test_what_has_no_truth_is_told_by_the_export(root, tmp_path, monkeypatch):
+    lacking = full_lines()[2]
+    monkeypatch.setattr(
+        "evaluation.examples.KittiDataset.has_depth", lambda data, i: data.line(i) != lacking
+    )
+    words = f"--data_path {root} --split synthetic --output {tmp_path}/gt.npz"
+    args = options.export_gt_depth(words.split())
+    assert export_truth(args) == (len(full_lines()) - 1, [lacking])
+
+
+@pytest.mark.parametrize("split", ["eigen", "eigen_benchmark", "odom_9", "odom_10", "synthetic"])
+def test_the_split_that_is_named_is_the_one_that_is_opened(split, root, weights, monkeypatch):
+    opened = []
+
+    def spy(name, asked, truth_file=None):
+        opened.append((name, asked.png, asked.size, truth_file))
+        raise UserError("seen")
+
+    monkeypatch.setattr("evaluation.depth_run.open_eval_split", spy)
+    words = ("--load_weights_folder", weights, "--eval_split", split, "--png", "--gt_depths", "g")
+    with pytest.raises(UserError, match="seen"):
+        depth_task(asked(root, *words))
+    with pytest.raises(UserError, match="seen"):
+        export_truth(options.export_gt_depth(["--split", split, "--data_path", str(root)]))
+    assert opened[0] == (split, True, (SIDE, SIDE), Path("g")) and opened[1][0] == split
 
 
 # The validation of a training
@@ -266,6 +295,29 @@ def test_a_checkpoint_evaluated_right_after_repeats_the_validation_of_the_log(tm
     assert_close(float(np.median(result.ratio)), logged["scale_ratio"], atol=1e-6, rtol=1e-6)
     opt = json.loads((folder.parent / "opt.json").read_text())
     assert opt["split"] == str(root / "splits")
+
+
+def test_the_validation_list_is_opened_as_the_training_opened_it(root, tmp_path, monkeypatch):
+    told = {
+        "split": str(root / "splits"),
+        "dataset": "kitti_depth",
+        "png": True,
+        "use_stereo": True,
+        "use_imu": False,
+        "intrinsics": "fixed",
+        "avoid_quat_check": True,
+        "frame_ids": [0, 1],
+    }
+    folder = write_weights(tmp_path / "weights_0", "--use_stereo", told=told)
+    opened = []
+    monkeypatch.setattr("evaluation.depth_run.ValidationExamples", opened.append)
+    task = depth_task(asked(root, "--load_weights_folder", folder, "--eval_split", "val"))
+    (found,) = opened
+    assert task.protocol == "eigen_benchmark" and found.data_path == root
+    for name in ("dataset", "png", "use_stereo", "use_imu", "intrinsics"):
+        assert getattr(found, name) == told[name], name
+    assert str(found.split) == told["split"] and found.frame_ids == (0, 1)
+    assert not found.check_attitude and found.size == (SIDE, SIDE)
 
 
 def test_without_opt_json_there_is_no_validation_to_repeat(root, weights):

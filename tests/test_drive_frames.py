@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 
 import numpy as np
@@ -9,13 +10,17 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from datasets.calibration import read_calibration
 from datasets.cameras import DecodedImages
 from datasets.images import read_image
+from datasets.imu_table import GRAVITY
 from datasets.layouts import MissingError
 from datasets.matched import read_matched
-from datasets.oxts import read_oxts
+from datasets.oxts import poses_w_b, read_oxts, read_stamps
+from datasets.splits import ODOMETRY, RawRun
 from datasets.text import DataError
 from evaluation.drive_frames import USUAL_PERIOD_S, Wanted, open_drive
+from evaluation.trajectory_files import write_kitti
 from tests.image_tree import SIZE as IMAGE_SIZE
 from tests.image_tree import make_image_tree, picture, write_sequence
 from tests.kitti_tree import DRIVE, Tree, edit_line
@@ -144,6 +149,98 @@ def test_sequences_of_their_own_tree_have_stamps_and_the_imu_of_the_raw_drive(ow
     drive = opened(root, "04")
     assert isinstance(drive.imu, str) and isinstance(drive.truth, str)
     assert len(drive.images) == FRAMES
+
+
+@pytest.fixture(params=["raw drives", "sequences", "sequences and poses"])
+def offset(request, tmp_path, monkeypatch):
+    """Return a tree with a sequence that begins within its drive, at frame 3 and not at 0."""
+    monkeypatch.setitem(ODOMETRY, "04", RawRun(SEQUENCE_DRIVE, 3, 9))
+    (tree,) = make_image_tree(tmp_path, drives=[SEQUENCE_DRIVE], frames=14)
+    if "sequences" in request.param:
+        sequence = write_sequence(tree, "04", range(3, 10))
+        stamps = read_stamps(tree.sync / "image_02" / "timestamps.txt").ns[3:10]
+        times = (stamps - stamps[0]) / 1e9
+        (sequence / "times.txt").write_text("".join(f"{t:.9e}\n" for t in times))
+    if "poses" in request.param:
+        T_b_c0 = np.linalg.inv(read_calibration(tmp_path / tree.date)[0].T_c_b)
+        T_w_c0 = poses_w_b(read_oxts(tree.sync / "oxts").packets) @ T_b_c0
+        (tmp_path / "poses").mkdir()
+        write_kitti(tmp_path / "poses" / "04.txt", T_w_c0[3:10])
+    return tmp_path
+
+
+@pytest.mark.parametrize("part", [None, (2, 5)])
+def test_a_sequence_within_its_drive_is_that_part_of_it(part, offset):
+    in_drive = (3, 9) if part is None else (part[0] + 3, part[1] + 3)
+    raw = opened(offset, SEQUENCE_DRIVE, frames=in_drive)
+    cut = opened(offset, "04", frames=part)
+    assert cut.name == "sequence 04" and str(cut.drive) == SEQUENCE_DRIVE
+    assert len(cut) == len(raw) == (7 if part is None else 4)
+    for a, b in zip(raw.images, cut.images, strict=True):
+        assert torch.equal(a, b)
+    for name in ("dt", "gyro", "accel", "valid"):
+        assert torch.equal(getattr(raw.imu, name), getattr(cut.imu, name)), name
+    assert_allclose(cut.stamps_s, raw.stamps_s, atol=1e-8)
+    assert_allclose(cut.imu.duration, raw.imu.duration, atol=1e-8)
+    assert cut.first_packet.stamps_ns.tolist() == raw.first_packet.stamps_ns.tolist()
+    assert cut.first_packet.values.tolist() == raw.first_packet.values.tolist()
+    assert_allclose(cut.T_c_b, raw.T_c_b, atol=1e-12)
+    counted = [np.linalg.inv(d.truth.T_w_c[0]) @ d.truth.T_w_c for d in (raw, cut)]
+    assert_allclose(*counted, atol=1e-6)
+    assert np.linalg.norm(counted[0][-1, :3, 3]) > 0.1
+    assert ("poses" in cut.truth.source) == (offset / "poses").exists()
+    # None of it would be found by the numbers of the sequence in the drive.
+    wrong = opened(offset, SEQUENCE_DRIVE, frames=part or (0, 6))
+    assert not torch.equal(wrong.images[0], cut.images[0])
+    assert not torch.equal(wrong.imu.gyro, cut.imu.gyro)
+
+
+def test_a_sequence_within_its_drive_needs_no_more_of_it(offset):
+    sync = offset / SEQUENCE_DRIVE[:10] / f"{SEQUENCE_DRIVE}_sync"
+    table = sync / "matched_oxts" / "matched_oxts.txt"
+    stamps = sync / "matched_oxts" / "matched_timestamps.txt"
+    edit_line(table, 4, "nan")  # of frame 0: its packet is the synced one
+    packet = opened(offset, "04").first_packet
+    synced = read_oxts(sync / "oxts").packets
+    assert packet.values.tolist() == synced.values[3:4].tolist()
+    for intervals in (9, 8):
+        for path in (table, stamps):
+            lines = path.read_text().splitlines(keepends=True)
+            path.write_text("".join(lines[:intervals]))
+        if intervals == 9:
+            assert len(opened(offset, "04").imu.gyro) == 6
+            continue
+        with pytest.raises(DataError, match="8 intervals, but there are images beyond"):
+            opened(offset, "04")
+    if not (offset / "sequences").exists():
+        image = sync / "image_02" / "data" / "0000000008.png"
+        image.unlink()
+        with pytest.raises(MissingError, match="0000000008.png: no such image; --frames"):
+            opened(offset, "04")
+
+
+def test_the_imu_is_clipped_as_in_training(made):
+    whole = opened(made, imu_clip=math.inf).imu
+    clip = 0.2
+    assert (whole.gyro.abs() > clip).any() and (whole.gyro.abs() < clip).any()
+    cut = opened(made, imu_clip=clip).imu
+    assert torch.equal(cut.gyro, whole.gyro.clamp(-clip, clip))
+    assert torch.equal(cut.accel, whole.accel.clamp(-clip * GRAVITY, clip * GRAVITY))
+    assert not torch.equal(cut.accel, whole.accel) and torch.equal(cut.dt, whole.dt)
+    usual = opened(made).imu
+    assert torch.equal(usual.gyro, whole.gyro.clamp(-5, 5))
+
+
+@pytest.mark.parametrize("late", [2, 3, 7])
+def test_a_stamp_that_does_not_rise_costs_no_interval(late, own):
+    root, sync = own
+    path = sync / "image_02" / "timestamps.txt"
+    stamps = path.read_text().splitlines()
+    edit_line(path, late + 1, stamps[late - 2])  # as two images before
+    expected_s = np.full(FRAMES - 1, 0.1)
+    expected_s[late:][:1] = 0.3  # by what the stamp is early
+    expected_s[late - 1] = np.delete(expected_s, late - 1).mean()
+    assert_allclose(opened(root).durations_s, expected_s)
 
 
 def test_a_hole_in_the_images_is_named_and_can_be_gone_around(own):

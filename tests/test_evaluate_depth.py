@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -84,6 +85,14 @@ def test_missing_weights(root, own, capsys):
     (own / "depth.pth").unlink()
     assert "has no depth.pth" in fails(words(root, own), capsys)
     assert "no such folder" in fails(words(root, own / "other"), capsys)
+    run = own.parent / "run"
+    for number in (9, 10):  # in the order of their writing
+        (run / "models" / f"weights_{number}").mkdir(parents=True)
+        (run / "models" / f"weights_{number}" / "encoder.pth").touch()
+        time.sleep(0.01)
+    for folder in (run, run / "models"):
+        line = fails(words(root, folder), capsys)
+        assert line.endswith(f": give {run / 'models' / 'weights_10'}")
 
 
 def test_weights_of_another_depth(root, own, capsys):
@@ -145,6 +154,19 @@ def test_counts_that_differ(root, tmp_path, capsys):
     line = f"--ext_disp_to_eval {tmp_path}/a.npy --data_path {root} --eval_split synthetic"
     told = fails(line.split(), capsys)
     assert f"3 predictions for {len(full_lines())} images" in told
+
+
+def test_the_table_is_shown_even_if_a_file_cannot_be_written(root, weights, tmp_path, capsys):
+    def full(path, summary):
+        raise OSError(28, "No space left on device", str(path))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evaluation.publish.write_json", full)
+        path = tmp_path / "a.json"
+        assert evaluate_depth.main(words(root, weights, "--json", path)) == 2
+    out, err = capsys.readouterr()
+    assert "median-scaled" in out and "written" not in out
+    assert err.strip() == f"evaluate_depth: {path}: no space left on device"
 
 
 def test_an_output_that_cannot_be(root, weights, tmp_path, capsys):

@@ -77,3 +77,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, message, usual, capsys):
     assert evaluate_odometry.main([*usual, *words]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
     assert line.startswith("evaluate_odometry: ") and message in line
+
+
+def test_errors_are_shown_even_if_nothing_can_be_written(usual, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "top_view.png")
+
+    monkeypatch.setattr("evaluation.odometry_run.write_trajectories", full)
+    words = ["--out", str(tmp_path / "out"), "--start", "recorded"]
+    assert evaluate_odometry.main([*usual, *words]) == 2
+    out, err = capsys.readouterr()
+    assert "unaligned" in out and err.strip().endswith("top_view.png: no space left on device")

@@ -45,7 +45,8 @@ def test_what_was_published_is_read(line):
         assert (read is True) if not value else str(read) in (value, f"{value}.0"), name
 
 
-def test_the_defaults():
+def test_the_defaults(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where no data is that has splits of its own
     args = options.evaluate_depth(["--load_weights_folder", "w"])
     assert args.eval_split == "eigen" and args.pred_depth_scale_factor == 1
     assert args.data_path == Path("data/kitti/kitti_raw")
@@ -83,6 +84,7 @@ def test_the_defaults():
         ),
         ("--load_weights_folder w --eval_out_dir o", "--eval_out_dir has no use without"),
         ("--load_weights_folder w --eval_split val --gt_depths g", "whose truth is the training"),
+        ("--load_weights_folder w --eval_split val --png", "reads what the training read"),
         ("--load_weights_folder w --num_layers 19", "invalid choice"),
         ("--load_weights_folder w --eval_split eigen_zhou", "invalid choice"),
         ("--load_weights_folder w --height 100", "multiple of 32"),
@@ -94,6 +96,15 @@ def test_the_defaults():
 )
 def test_what_contradicts_or_has_no_effect_is_refused(line, message, capsys):
     assert message in refused(options.evaluate_depth, line, capsys)
+
+
+def test_data_with_a_list_of_tests_of_their_own_are_evaluated_on_it(tmp_path):
+    line = f"--load_weights_folder w --data_path {tmp_path}"
+    assert options.evaluate_depth(line.split()).eval_split == "eigen"
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits" / "test_files.txt").write_text("")
+    assert options.evaluate_depth(line.split()).eval_split == "synthetic"
+    assert options.evaluate_depth(f"{line} --eval_split eigen".split()).eval_split == "eigen"
 
 
 def test_an_array_of_eigen_is_compared_under_the_benchmarks_rules():
@@ -121,6 +132,15 @@ def test_make3d_has_its_own_size_and_names_its_data(capsys):
     assert args.save_make3d and args.eval_mono
     for line in ("--load_weights_folder w", "--data_path m"):
         assert "required" in refused(options.evaluate_make3d, line, capsys)
+    for more, message in (
+        ("--height 192", "belong together"),
+        ("--eval_out_dir o", "has no use without --save_make3d"),
+    ):
+        line = f"--data_path m --load_weights_folder w {more}"
+        assert message in refused(options.evaluate_make3d, line, capsys)
+    with pytest.raises(SystemExit):
+        options.evaluate_make3d(["--help"])
+    assert " ".join(capsys.readouterr().out.split()).count("(default: 512x256, as published)") == 2
 
 
 # Export

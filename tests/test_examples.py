@@ -29,6 +29,7 @@ from option_groups import evaluation_programs
 from tests.evaluation_tree import FRAMES, SIDE, examples_of, full_lines, make_evaluation_tree
 from tests.image_tree import SINGLE, SIZE, options_of, write_list, write_single_images
 from tests.test_make3d import NAMES, make_pair
+from utils import UserError
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def test_the_truth_may_come_from_a_file_and_then_needs_neither_scans_nor_calibra
     before = examples_of(own, dataset="kitti")
     depths = [before.truth(i) for i in range(len(before.names))]
     path = tmp_path / "gt_depths.npz"
-    write_truth(path, before.names[1:], depths[1:])
+    write_truth(path, before.names[1:], depths[1:], before.kind)
     for gone in [*own.glob("*/*/velodyne_points"), *own.glob("*/calib_*.txt")]:
         shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     found = examples.KittiExamples(options_of(own, width=SIDE, height=SIDE), truth_file=path)
@@ -146,10 +147,12 @@ def test_the_synthetic_split_is_that_of_the_data_and_its_truth_the_dense_one(roo
     assert np.array_equal(found.truth(0), examples_of(root).truth(0))
 
 
-@pytest.mark.parametrize("text", ["", None])
-def test_data_without_a_list_of_tests_are_told_what_the_split_is_for(text, own):
+def test_data_without_a_list_of_tests_are_told_what_the_split_is_for(own):
     path = own / "splits" / "test_files.txt"
-    path.unlink() if text is None else path.write_text(text)
+    path.write_text("")
+    with pytest.raises(DataError, match=r"test_files\.txt: empty"):
+        open_eval_split("synthetic", asked(own))
+    path.unlink()
     with pytest.raises(DataError, match="no test_files.txt there.*make_synthetic_kitti.py"):
         open_eval_split("synthetic", asked(own))
 
@@ -168,6 +171,27 @@ def test_data_that_are_not_there_are_named(tmp_path):
         with pytest.raises((DataError, OSError)) as error:
             open_eval_split(name, asked(tmp_path / "nothing"))
         assert "nothing" in str(error.value) and "--data_path" in str(error.value)
+
+
+@pytest.mark.parametrize("axis", ["x", "z"])
+def test_a_split_has_the_axis_that_it_says_in_the_tree_and_in_a_file(axis, root, monkeypatch):
+    scans = examples.EvalSplit("kitti", root / "splits", "eigen", "scans", axis)
+    monkeypatch.setitem(EVAL_SPLITS, "eigen", scans)
+    found = open_eval_split("eigen", asked(root))
+    for i, line in enumerate(full_lines()):
+        folder, frame, side = line.split()
+        camera = read_calibration(root / folder.split("/")[0])[2 if side == "l" else 3]
+        points = read_scan(root / folder / f"velodyne_points/data/{int(frame):010d}.bin")
+        expected = depth_map(points, camera.P_px_v, camera.image_size, axis)
+        assert np.array_equal(found.truth(i), expected)
+    assert axis in found.kind and "LiDAR" in found.kind
+
+
+def test_a_file_of_scans_is_not_taken_for_improved_depth(root, tmp_path):
+    scans = examples_of(root, dataset="kitti")
+    write_truth(tmp_path / "gt.npz", scans.names, map(scans.truth, range(5)), scans.kind)
+    with pytest.raises(UserError, match="its truth is 'LiDAR scans.*but 'depth maps of 16 bits'"):
+        open_eval_split("synthetic", asked(root), tmp_path / "gt.npz")
 
 
 # Validation

@@ -56,3 +56,10 @@ def test_a_file_is_at_its_place_when_all_is_written(tmp_path):
 )
 def test_an_error_is_one_line(error, line):
     assert describe(error) == line
+
+
+def test_a_file_that_cannot_be_begun_is_called_by_its_own_name(tmp_path):
+    for path in (tmp_path / "none" / "a.pth", tmp_path):
+        with pytest.raises(OSError) as error, written_whole(path):
+            pass
+        assert error.value.filename == str(path)

@@ -257,12 +257,16 @@ def test_a_list_that_is_empty_wrong_or_missing_is_named_skip_or_not(trees):
         take(trees[0], split=path)
 
 
-def test_a_list_itself_may_be_named(trees):
+def test_a_list_of_tests_itself_may_be_named_and_no_other(trees):
     path = trees[0].root / "splits" / "some_frames.txt"
     path.write_text(f"{DRIVES[0]} 3 l\n{DRIVES[1]} 2 r\n")
-    inventory = take(trees[0], split=path)
+    asked = options_of(trees[0].root, split=path)
+    inventory = take_inventory(asked, "test")
     assert inventory.selection.kept.tolist() == [True, True]
     assert inventory.selection.file == path
+    for part in ("train", "val"):  # trained on, it would be validated on as well
+        with pytest.raises(DataError, match=r"some_frames\.txt: no such split"):
+            take_inventory(asked, part)
 
 
 def test_the_ground_truth_that_is_asked_for_is_listed(trees):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import traceback
 
 import pytest
@@ -190,6 +191,19 @@ def test_the_first_item_that_cannot_be_read_ends_it_in_one_line(workers):
     assert [len(item) for item in [*next(read), *next(read)]] == [0, 1, 2, 3]
     with pytest.raises(DataError, match="^file 4 is broken$"):
         next(read)
+
+
+def test_workers_need_no_file_descriptor_for_an_item():
+    """Of tensors that are shared, a batch of 400 would take as many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        places = [i % 7 for i in range(800)]
+        found = list(read_in_order(Ragged(), 400, 2, places))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [len(items) for items in found] == [400, 400]
+    assert [len(item) for items in found for item in items] == places
 
 
 def test_reading_draws_no_random_numbers(workers):

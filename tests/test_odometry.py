@@ -32,6 +32,7 @@ from evaluation.pose_chain import SeenMotion, chain
 from evaluation.weights import Weights
 from liegroups import se3, so3
 from losses import GRAVITY
+from metrics import snippet_errors
 from tests.odometry_drives import (
     DRIVE,
     SIZE,
@@ -214,6 +215,39 @@ def test_errors_are_of_the_images_whose_truth_is_known():
     one = replace(truth, known=np.arange(21) == 3)
     errors = errors_of(T, one)
     assert math.isnan(errors.snippet_m) and math.isnan(errors.aligned["unaligned"].step_m)
+
+
+@pytest.mark.parametrize("hole", [0, 1, 20])
+def test_a_hole_in_the_truth_lengthens_no_step(hole):
+    s = exact_simulation(40)
+    truth = drive_in(s).truth
+    longer = s.T_c0_c1.clone()
+    longer[:, :3, 3] *= 1.03
+    known = np.ones(41, bool)
+    known[12 : 12 + hole] = False
+    errors = errors_of(chain(longer).numpy(), replace(truth, known=known))
+    steps_m = s.T_c0_c1[:, :3, 3].norm(dim=-1).numpy()[known[:-1] & known[1:]]
+    expected = 0.03 * math.sqrt((steps_m**2).mean())
+    assert errors.aligned["unaligned"].step_m == pytest.approx(expected, rel=1e-6)
+    noisy = chain(camera_that_errs(s)).numpy()
+    snippets = snippet_errors(truth.T_w_c, noisy)
+    whole = [k for k in range(40) if known[k : k + 5].all()]  # the last three end with the drive
+    assert len(whole) == (40 if hole == 0 else 36 - hole)
+    errors = errors_of(noisy, replace(truth, known=known))
+    assert errors.snippet_m == pytest.approx(snippets[whole].mean())
+    assert errors.snippet_std_m == pytest.approx(snippets[whole].std())
+
+
+def test_the_surprise_is_the_mean_of_the_filters_own():
+    s = exact_simulation(30)
+    drive, seen, model = drive_in(s), seen_in(s, camera_that_errs(s)), calibrated()
+    covariance = model.vision_covariance(seen.uncertainty)
+    track = reckon(model, s.imu, seen.T_c0_c1, covariance, s.T_c_b, true_start(s))
+    assert track.nis[1].std() > 1e-3
+    found = estimate(drive, seen, model)
+    assert found.nis == pytest.approx(track.nis[1].mean().item())
+    assert found.gyro_bias == pytest.approx(track.gyro_bias[1, -1].tolist())
+    assert found.accel_bias == pytest.approx(track.accel_bias[1, -1].tolist())
 
 
 def weights_with(**models):

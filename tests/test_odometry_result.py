@@ -98,6 +98,11 @@ def test_a_mean_is_over_the_drives_that_have_a_number():
     assert unaligned.t_rel_percent == 2.5 and unaligned.ate_m == 2.25
     assert both["imu"].aligned["unaligned"].t_rel_percent == 5
     assert mean_table([result(), short]).startswith("mean of 2 drives: sequence 09, short")
+    for seen, told in ((True, ["SEEN IN TRAINING are a, b"]), (None, []), (False, [])):
+        both = [result(name=name, seen_in_training=seen) for name in "ab"]
+        assert [x for x in mean_table(both).split("\n") if "SEEN" in x] == [
+            f"  {line}: no mean to be compared" for line in told
+        ]
     assert math.isnan(mean_errors([short])["camera"].aligned["7dof"].t_rel_percent)
     assert mean_errors([result(errors={})]) == {}
 

@@ -183,10 +183,17 @@ def test_a_prediction_that_is_no_number_is_seen():
 
 
 def test_an_image_of_another_size_than_its_truth_is_shown_with_it():
-    image = np.full((100, 300, 3), 90, np.uint8)
+    image = np.full((100, 200, 3), 90, np.uint8)
     shown = panels.panels(replace(make_picture(), image=image), 0.2)
-    assert opened(shown["image"]).shape == (100, 300, 3)
+    assert opened(shown["image"]).shape == (100, 200, 3)
     assert opened(shown["error"]).shape == (32, 64, 3)
+
+
+def test_a_grid_of_other_sides_than_its_image_is_shown_over_all_of_it():
+    image = np.full((60, 120, 3), 90, np.uint8)
+    for name in ("image", "predicted", "truth", "error"):
+        shown = panels.panels(replace(make_picture(size=(70, 5)), image=image), 0.2)
+        assert opened(shown[name]).shape == (60, 120, 3)
 
 
 def test_a_sheet_has_all_views_at_the_size_of_the_image():

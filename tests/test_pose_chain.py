@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,10 +14,18 @@ from torch.utils.data import Dataset
 from datasets.augmentation import prepare
 from datasets.text import DataError
 from evaluation import pose_chain
-from evaluation.pose_chain import SeenMotion, chain, check_sees_motion, see_motion
+from evaluation.pose_chain import (
+    SeenMotion,
+    chain,
+    check_sees_motion,
+    see_motion,
+    unsaid_at_start,
+)
 from evaluation.weights import Weights
-from liegroups import se3
+from liegroups import se3, so3
+from networks.pose_decoder import PoseOutput
 from tests.test_prediction import Spy, poses
+from tests.test_trajectory_metrics import winding
 from tests.training_runs import use_small_networks
 from tests.training_setup import CAMERA_ALONE, models_by_formula, tiny_options, tiny_sample
 from training.prediction import neighbours_of, predict
@@ -152,6 +161,14 @@ def test_where_no_network_says_how_it_begins_it_is_said_why():
     assert isinstance(along(weights_of(*ALL)).velocity, torch.Tensor)
 
 
+@pytest.mark.parametrize("words", [(), CAMERA_ALONE, WIDE, ALL, (*ALL, "--frame_ids", "0", "1")])
+def test_who_says_how_it_begins_is_known_before_any_image_is_seen(words):
+    weights = weights_of(*words)
+    seen = along(weights)
+    said = {"velocity": seen.velocity, "gravity": seen.gravity}
+    assert unsaid_at_start(weights) == {k: x for k, x in said.items() if isinstance(x, str)}
+
+
 def test_perfect_motions_chain_to_the_truth():
     weights = weights_of("--trans_scale_factor", "5.4")
     weights.models["pose"] = Spy(lambda features: poses(len(features[0][0])))
@@ -163,6 +180,54 @@ def test_perfect_motions_chain_to_the_truth():
     said = poses(COUNT - 1)
     assert_close(seen.T_c0_c1[:, :3, 3], 5.4 * said.translation[:, 0].double(), atol=1e-5, rtol=0)
     assert_close(seen.uncertainty, said.uncertainty[:, 0].double())
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_a_network_that_knows_the_truth_gives_it_in_either_convention(inverted):
+    truth = torch.from_numpy(winding(60))
+    T_c0_c1 = se3.inverse(truth[:-1]) @ truth[1:]
+    T_said = se3.inverse(T_c0_c1) if inverted else T_c0_c1
+    weights = weights_of("--trans_scale_factor", "5.4")
+    weights.models["pose"] = Spy(saying(T_said, 5.4))
+    weights = replace(weights, pose_says_second_first=inverted)
+    found = chain(along(weights, Drive(61), batch_size=7).T_c0_c1)
+    assert_close(found, truth, atol=2e-4, rtol=0)
+    wrong = replace(weights, pose_says_second_first=not inverted)
+    weights.models["pose"] = Spy(saying(T_said, 5.4))
+    assert (chain(along(wrong, Drive(61)).T_c0_c1) - truth)[-1].abs().max() > 50
+
+
+def saying(T_said, unit_m):
+    """Return a pose network that says these motions one after the other."""
+    said = iter(T_said)
+
+    def network(features):
+        T = torch.stack([next(said) for _ in features[0][0]])
+        axisangle, translation = so3.log(T[:, :3, :3]), T[:, :3, 3] / unit_m
+        both = [torch.stack([x, x], 1).float() for x in (axisangle, translation)]
+        return PoseOutput(*both, torch.zeros(len(T), 2, 6))
+
+    return network
+
+
+@pytest.mark.parametrize("offsets", [[0, -1, 1], [0, -2, -1, 1, 2], [0, 1, 2]])
+def test_certainty_is_that_of_the_motion_to_the_image_further_away(offsets):
+    weights = weights_of(*ALL, "--frame_ids", *map(str, offsets))
+    sources = sorted(offset for offset in offsets if offset)
+
+    def network(features):  # whose certainty names the source of which it is
+        batch = len(features[0][0])
+        names = torch.tensor(sources, dtype=torch.float32)
+        motion = torch.zeros(batch, len(sources), 3)
+        return PoseOutput(motion, motion, names[:, None].expand(batch, -1, 6))
+
+    weights.models["pose"] = Spy(network)
+    seen = along(weights, batch_size=3)
+    low, high = -min(offsets), COUNT - 1 - max(offsets)
+    for k in range(COUNT - 1):
+        target = min(max(k, low), high)  # the nearest to k from which all is seen
+        expected = max(k - target, k + 1 - target, key=abs)
+        assert (seen.uncertainty[k] == expected).all(), k
 
 
 def test_half_precision_changes_little():

@@ -76,6 +76,85 @@ def test_options_reach_the_depths(weights, work):
     assert wide.shape == plain.shape and not np.allclose(wide, plain, rtol=1e-4)
 
 
+def test_each_option_reaches_what_it_is_for(weights, work, monkeypatch):
+    """What each part of the program was given, by one run for each option."""
+    seen = {}
+
+    class Spied(DepthNetwork):
+        def __init__(self, opened, amp="off", post_process=False, factor=1.0):
+            seen.update(size=opened.size, amp=amp, post_process=post_process, factor=factor)
+            super().__init__(opened, amp, post_process, factor)
+
+    def spied_predict(network, sources, reading, wanted, advance):
+        seen.update(vars(reading) | vars(wanted))
+        return plain_predict(network, sources, reading, wanted, advance)
+
+    def spied_export(opened, file, factor, overwrite):
+        seen.update(onnx=(file.name, factor, overwrite))
+        return 0.0
+
+    plain_predict = predict.predict
+    monkeypatch.setattr(predict, "DepthNetwork", Spied)
+    monkeypatch.setattr(predict, "predict", spied_predict)
+    monkeypatch.setattr(predict, "export", spied_export)
+    monkeypatch.setattr(predict, "compile_networks", lambda *given: seen.update(compiled=given[2]))
+    write_image(work / "a.png", (50, 30))
+    assert run(weights, "a.png --out first") == 0
+    usual = dict(seen)
+    assert not usual["post_process"] and usual["nearest_m"] is None and "compiled" not in usual
+    for i, (words, name, value) in enumerate(
+        [
+            ("--post_process", "post_process", True),
+            ("--amp bf16", "amp", "bf16"),
+            ("--pred_depth_scale_factor 3", "factor", 3.0),
+            ("--height 64 --width 96", "size", (96, 64)),
+            ("--nearest 7", "nearest_m", 7.0),
+            ("--batch_size 5", "batch_size", 5),
+            ("--num_workers 1", "workers", 1),
+            ("--skip_broken", "skip_broken", True),
+            ("--overwrite", "overwrite", True),
+            ("--compile", "compiled", 8),
+            ("--save ply --intrinsics 50 51 20 10 --max_distance 9", "max_distance_m", 9.0),
+            ("--onnx d.onnx --pred_depth_scale_factor 2", "onnx", ("d.onnx", 2.0, False)),
+            ("--onnx d.onnx --overwrite", "onnx", ("d.onnx", 1.0, True)),
+        ]
+    ):
+        seen.clear()
+        assert run(weights, f"a.png --out {i} {words}") == 0
+        assert seen[name] == value, words
+        assert usual.get(name) != value, words
+        if "ply" in words:
+            assert seen["pinhole"].K.tolist() == [[50, 0, 20], [0, 51, 10], [0, 0, 1]]
+
+
+def test_what_would_be_refused_later_is_refused_before_the_export(weights, work, capsys):
+    write_image(work / "a.png", SIZE)
+    assert run(weights, "a.png") == 0
+    capsys.readouterr()
+    assert run(weights, "a.png --onnx d.onnx") == 2
+    assert "already" in capsys.readouterr().err and not (work / "d.onnx").exists()
+    assert run(weights, "a.png --every 2 --out other --onnx d.onnx") == 2
+    assert "--every and --max_frames are for videos" in capsys.readouterr().err
+    assert not (work / "d.onnx").exists()
+
+
+def test_no_frame_of_the_run_before_stays_beside_those_of_this_one(weights, work):
+    write_video(work / "v.mp4", frames=5)
+    assert run(weights, "v.mp4 --save npy") == 0
+    assert len(files_in(work / "predictions")) == 5
+    assert run(weights, "v.mp4 --save npy --max_frames 2 --overwrite") == 0
+    assert files_in(work / "predictions") == [f"v_{i:06d}_depth.npy" for i in range(2)]
+
+
+def test_a_name_that_is_no_text_is_refused_as_a_video(weights, work, capsys):
+    write_video(work / "v.mp4", frames=2)
+    name = b"bad\xff.mp4".decode(errors="surrogateescape")
+    (work / "v.mp4").rename(work / name)
+    assert predict.main([name, "--load_weights_folder", str(weights), "--no_cuda"]) == 2
+    line = capsys.readouterr().err.strip()
+    assert "a name that is not UTF-8" in line and "\n" not in line
+
+
 def test_images_videos_and_clouds_together(weights, work, capsys):
     write_image(work / "a.png", (96, 64))
     write_video(work / "v.mp4", frames=5)

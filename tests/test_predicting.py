@@ -203,6 +203,8 @@ def test_an_interrupted_camera_leaves_a_whole_video(camera, tmp_path):
 
 
 def test_an_interrupted_video_file_leaves_none(camera, tmp_path):
+    # A shell's background jobs ignore it, and so would what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     camera.origin = tmp_path / "v.mp4"
     with pytest.raises(KeyboardInterrupt):
         run(Seeing(), [camera], tmp_path / "out", ("colour",))

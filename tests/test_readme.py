@@ -80,6 +80,9 @@ def check_shell(command: str) -> None:
     subprocess.run(["sh", "-n", "-c", command], check=True)
     for path in re.findall(r"\bsplits/\S+", command):
         assert (ROOT / path).is_file()
+    offered = (ROOT / "splits" / "kitti_archives_to_download.txt").read_text(encoding="utf-8")
+    for archive in re.findall(r"/(\w+\.zip)", command):
+        assert f"/{archive}\n" in offered
 
 
 @pytest.mark.parametrize("command", commands())
@@ -96,7 +99,7 @@ def test_every_command_exists(command, monkeypatch):
         check_pip(words[3:])
     elif words[1] == "-m":
         check_module(words[0], words[2], words[3:])
-    elif words[0] in ("mkdir", "wget", "for", "grep"):
+    elif words[0] in ("mkdir", "wget", "for", "grep", "unzip"):
         check_shell(command)
     elif words[0] == ".venv/bin/torchrun":
         check_torchrun(words[1:])

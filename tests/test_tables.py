@@ -186,7 +186,7 @@ def test_csv_has_two_rows_with_every_number_to_the_last_bit(tmp_path):
     found = summarise(make_result())
     tables.write_csv(tmp_path / "r.csv", found)
     rows = read_csv(tmp_path / "r.csv")
-    assert [row["errors"] for row in rows] == ["unscaled", "scaled"]
+    assert [row["errors"] for row in rows] == ["metric", "median-scaled"]
     for read, row in zip(rows, (found.unscaled, found.scaled), strict=True):
         assert {name: float(read[name]) for name in DEPTH_METRICS} == row.errors
         for name, span in row.intervals.items():

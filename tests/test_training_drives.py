@@ -8,7 +8,7 @@ import pytest
 
 from datasets.drives import Drive
 from datasets.splits import ODOMETRY
-from evaluation.training_drives import leakage, trained_on
+from evaluation.training_drives import drives_of, leakage
 from tests.image_tree import write_list
 
 
@@ -17,7 +17,7 @@ def of(split):
 
 
 def sequences_seen(split):
-    seen = trained_on(of(split))
+    seen = drives_of(of(split))
     return [n for n, run in ODOMETRY.items() if Drive.parse(run.drive) in seen]
 
 
@@ -49,7 +49,21 @@ def test_only_the_list_of_the_training_counts(tmp_path):
     write_list(folder / "train_files.txt", [*names[:1], "4 7 l", "depth_selection/x 3 l"])
     write_list(folder / "val_files.txt", names)
     expected = ("2011_09_26_drive_0001", ODOMETRY["04"].drive)
-    assert trained_on(of(folder)) == set(map(Drive.parse, expected))
+    assert drives_of(of(folder)) == set(map(Drive.parse, expected))
+
+
+def test_a_drive_that_weights_were_chosen_by_is_called_one(tmp_path):
+    names = [f"2011_09_26/2011_09_26_drive_{i:04d}_sync 5 l" for i in (1, 2)]
+    write_list(tmp_path / "train_files.txt", names[:1])
+    said = {}
+    for lists in ("train", "train and val"):
+        if "val" in lists:
+            write_list(tmp_path / "val_files.txt", names)
+        for i in (1, 2, 3):
+            said[lists, i] = leakage(Drive("2011_09_26", f"{i:04d}"), of(tmp_path))
+    chosen_by = {key for key, (_, words) in said.items() if "in its validation list" in words}
+    assert chosen_by == {("train and val", 2)}
+    assert [said["train and val", i][0] for i in (1, 2, 3)] == [True, False, False]
 
 
 @pytest.mark.parametrize("broken", ["none", "gone", "empty", "line"])

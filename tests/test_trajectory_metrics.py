@@ -208,6 +208,76 @@ def test_what_does_not_move_keeps_its_scale():
     assert trajectory_errors(steady(19), still)["7dof"].ate_m == pytest.approx(np.arange(20).std())
 
 
+@pytest.mark.parametrize("place_m", [(0.1, 0.7, 123.3), (1 / 3, 2e3, -7.7)])
+def test_what_stands_still_anywhere_keeps_its_scale_too(place_m):
+    # The mean of equal numbers is another number by rounding.
+    still = np.tile(motion([0.3, 0.2, -1], place_m), (20, 1, 1))
+    for alignment in ("scale", "7dof"):
+        assert align(steady(19), still, alignment)[1] == 1
+        assert trajectory_errors(steady(19), still)[alignment].scale == 1
+    slow = still.copy()
+    slow[:, 2, 3] += 1e-3 * np.arange(20)
+    assert align(steady(19), slow, "scale")[1] == pytest.approx(1e3, rel=1e-6)
+
+
+HOLES = [(), (30,), range(30, 50), (0, 1, 2), (100, 99), range(1, 101, 2)]
+
+
+def without(holes, *trajectories):
+    """Return trajectories without some images, and the numbers of the others."""
+    numbers = np.setdiff1d(np.arange(len(trajectories[0])), holes)
+    return *(T[numbers] for T in trajectories), numbers
+
+
+@pytest.mark.parametrize("holes", HOLES, ids=str)
+def test_a_step_is_from_one_image_to_the_next_whatever_is_left_out(holes):
+    truth, estimate, numbers = without(holes, steady(100), steady(100, step_m=1.03))
+    errors = trajectory_errors(truth, estimate, numbers)["unaligned"]
+    # Both count from the first image that there is.
+    gone = 0.03 * (numbers - numbers[0])
+    assert errors.ate_m == pytest.approx(math.sqrt((gone**2).mean()))
+    if len(numbers) > 51:
+        assert errors.step_m == pytest.approx(0.03)
+    else:  # no two neighbours
+        assert math.isnan(errors.step_m) and math.isnan(errors.step_deg)
+
+
+@pytest.mark.parametrize("holes", HOLES[:-1], ids=str)
+def test_no_snippet_is_across_what_is_left_out(holes):
+    whole = winding(100), winding(100, noise=0.05)
+    *cut, numbers = without(holes, *whole)
+    there, all_of_them = set(numbers.tolist()), snippet_errors(*whole)
+    full = [k for k in range(97) if {k, k + 1, k + 2, k + 3, k + 4} <= there]
+    found = snippet_errors(*cut, numbers)
+    assert_allclose(found[: len(full)], all_of_them[full])
+    assert len(found) == len(full) + 3  # the last are shorter
+    assert len(snippet_errors(*without(HOLES[-1], *whole))) == 0
+
+
+@pytest.mark.parametrize("holes", HOLES, ids=str)
+def test_segments_begin_at_each_tenth_image_of_the_drive(holes):
+    whole = steady(400), steady(400, 2e-4, 1.03)
+    *cut, numbers = without(holes, *whole)
+    there, expected = set(numbers.tolist()), []
+    for first in range(0, 401, 10):
+        for length in SEGMENTS_M:
+            further = (k for k in range(first + length + 1, 401) if k in there)
+            last = next(further, None)
+            if first in there and last is not None:
+                turn, m = (last - first) * 2e-4 / length, relative(*whole, first, last) / length
+                expected.append((m, turn))
+    lost_m, lost_rad = segment_errors(*cut, numbers)
+    assert len(expected) > 30
+    order = np.argsort(lost_m), np.argsort([m for m, _ in expected])
+    assert_allclose(lost_m[order[0]], np.array(expected)[order[1], 0], rtol=1e-9)
+    assert_allclose(np.sort(lost_rad), np.sort([rad for _, rad in expected]), rtol=1e-6)
+
+
+def relative(truth, estimate, first, last):
+    dT, dT_estimate = (np.linalg.solve(T[first], T[last]) for T in (truth, estimate))
+    return np.linalg.norm(np.linalg.solve(dT_estimate, dT)[:3, 3])
+
+
 def test_other_axes_of_the_world_change_nothing():
     truth, estimate = winding(300), winding(300, noise=0.05)
     first, second = motion([1, 2, -0.4], [30, -5, 8]), motion([-0.3, 0.9, 2], [-3, 500, 1])
@@ -311,6 +381,10 @@ def test_inputs_are_left_unchanged_and_shapes_are_checked():
         for function in (trajectory_errors, snippet_errors, lambda a, b: align(a, b, "scale")):
             with pytest.raises(ValueError, match=r"expected shape \(N, 4, 4\)"):
                 function(truth, wrong)
+    for wrong in (np.arange(120), np.zeros(121, int)):
+        for function in (trajectory_errors, snippet_errors, segment_errors):
+            with pytest.raises(ValueError, match="numbers: expected 121 rising ones"):
+                function(truth, estimate, wrong)
     with pytest.raises(ValueError, match="expected one of unaligned, scale, 7dof"):
         align(truth, estimate, "sim3")
     assert metrics.SEGMENT_EVERY == 10 and SEGMENTS_M == tuple(range(100, 900, 100))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,18 @@ def test_a_part_of_a_drive_is_that_part(tree):
         assert_allclose(relative(part.T_w_c), relative(whole.T_w_c[3:9]), atol=1e-6)
 
 
+def test_packets_of_a_sequence_are_those_where_it_begins_in_its_drive(tree):
+    files = replace(locate("kitti", tree, DRIVE), imu_shift=7)
+    T_c_b = read_calibration(tree / DATE)[2].T_c_b
+    truth = read_truth("oxts", files, None, FRAMES - 7, range(2, 9), T_c_b)
+    assert truth.known.all()
+    whole = truth_of(tree, "oxts").T_w_c
+    assert_allclose(relative(truth.T_w_c), relative(whole[9:16]), atol=1e-6)
+    assert np.abs(relative(truth.T_w_c) - relative(whole[2:9])).max() > 1e-3
+    beyond = read_truth("oxts", files, None, FRAMES, range(20, FRAMES), T_c_b)
+    assert beyond.known.tolist() == [True] * 3 + [False] * 7
+
+
 def test_a_packet_that_is_missing_is_not_known(tree, tmp_path):
     root = tmp_path / "tree"
     shutil.copytree(tree, root)
@@ -86,10 +99,13 @@ def test_poses_of_another_drive_are_refused(tree):
 def test_what_is_asked_for_and_is_not_there_is_said(tree, tmp_path):
     files = locate("kitti", tmp_path, DRIVE)
     poses = poses_file(files, tmp_path, None)
+    assert poses is None
     found = read_truth("auto", files, poses, FRAMES, range(FRAMES), None)
     assert isinstance(found, str) and found.startswith("no ")
-    with pytest.raises(DataError, match="poses.txt: no such file; --truth oxts"):
+    with pytest.raises(DataError, match="KITTI has none of raw drives; --truth oxts"):
         read_truth("poses", files, poses, FRAMES, range(FRAMES), None)
+    with pytest.raises(DataError, match="09.txt: no such file; --truth oxts"):
+        read_truth("poses", files, tmp_path / "09.txt", FRAMES, range(FRAMES), None)
     with pytest.raises(DataError, match="--truth oxts needs the synced raw drive"):
         read_truth("oxts", files, poses, FRAMES, range(FRAMES), None)
 
@@ -103,12 +119,25 @@ def test_a_sequence_has_poses_of_its_own_and_its_own_calibration(tmp_path):
     poses.parent.mkdir()
     write_kitti(poses, T_w_c0)
     truth = read_truth("auto", files, poses, 6, range(1, 5), None)
-    assert truth.source == str(tmp_path / "poses" / "04.txt")
+    assert truth.source == str(tmp_path / "poses" / "04.txt") and truth.note == ""
     camera = read_calibration(tmp_path / tree.date)
     T_c2_c0 = camera[2].T_c_v @ np.linalg.inv(camera[0].T_c_v)
     assert_allclose(truth.T_w_c @ T_c2_c0, T_w_c0[1:5], atol=1e-6)
     oxts = read_truth("oxts", files, poses, 6, range(1, 5), camera[2].T_c_b)
-    assert len(oxts.T_w_c) == 4
+    assert len(oxts.T_w_c) == 4 and oxts.note == ""
+    (tmp_path / "dataset").mkdir()
+    poses.parent.rename(tmp_path / "dataset" / "poses")  # as the archive unpacks
+    assert poses_file(files, tmp_path, "04") == tmp_path / "dataset" / "poses" / "04.txt"
+    assert_allclose(truth_at(files, tmp_path, camera).T_w_c, truth.T_w_c)
+    shutil.rmtree(tmp_path / "dataset")
+    instead = truth_at(files, tmp_path, camera)
+    assert_allclose(instead.T_w_c, oxts.T_w_c)
+    assert instead.note == f"there is no {poses}, so the truth is GPS and INS"
+
+
+def truth_at(files, root, camera):
+    poses = poses_file(files, root, "04")
+    return read_truth("auto", files, poses, 6, range(1, 5), camera[2].T_c_b)
 
 
 def read_oxts_poses(tree):

@@ -109,6 +109,39 @@ def test_stereo_as_it_was_published_among_the_frames_is_passed_over(own):
     assert open_depth(own, CPU).options.frame_ids_of_training == [0, -1, 1]
 
 
+def without_uncertainty(path):
+    """Make weights of a pose network into those of monodepth2: six numbers for each motion."""
+    state = torch.load(path, weights_only=True)
+    for name in ("net.3.weight", "net.3.bias"):
+        motions = state[name].unflatten(0, (-1, 12))
+        state[name] = motions[:, :6].flatten(0, 1).clone()
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize(
+    "words, monodepth2, inverted",
+    [
+        ("", False, False),
+        ("", True, True),
+        ("--pose_model_input all", True, False),
+        ("--pose_model_type posecnn", False, False),
+        ("--pose_model_type shared", False, False),
+    ],
+)
+def test_a_pose_network_of_monodepth2_is_known_by_its_file(words, monodepth2, inverted, tmp_path):
+    told = {"pose_model_input": "all" if "all" in words else "pairs"}
+    folder = write_weights(tmp_path / "models" / "weights_0", *words.split(), told=told)
+    if monodepth2:
+        without_uncertainty(folder / "pose.pth")
+    assert open_all(folder, CPU).pose_says_second_first == inverted
+    assert not open_depth(folder, CPU).pose_says_second_first
+
+
+def test_the_imu_may_have_been_clipped_nowhere(own):
+    (own.parent / "opt.json").write_text('{"k_imu_clip": Infinity}')
+    assert open_depth(own, CPU).options.k_imu_clip == float("inf")
+
+
 def test_scales_that_were_not_trained_are_not_built(tmp_path):
     folder = write_weights(tmp_path / "weights_0", "--scales", "0", "2", told={"scales": [0, 2]})
     assert open_depth(folder, CPU).models["depth"].scales == (0, 2)
@@ -189,6 +222,9 @@ def test_weights_of_no_resnet_are_named(own):
         {"max_depth": 0.05},
         {"trans_scale_factor": -5.4},
         {"trans_scale_factor": float("nan")},
+        {"k_imu_clip": 0},
+        {"k_imu_clip": -float("inf")},
+        {"k_imu_clip": "5"},
         {"scales": [1, 2]},
         {"scales": "0"},
         {"scales": [0, 7]},
