@@ -65,11 +65,11 @@ def evaluate_depth(argv: Sequence[str] | None = None) -> Namespace:
     add_machine(parser.add_argument_group("machine"), batch_size=16)
     args, given = parse(parser, sys.argv[1:] if argv is None else argv)
     settle(parser, args)
+    if args.eval_eigen_to_benchmark and args.eval_split in (None, "eigen"):
+        args.eval_split = "eigen_benchmark"
     if args.eval_split is None:
         own = args.data_path / "splits" / "test_files.txt"
         args.eval_split = "synthetic" if own.is_file() else "eigen"
-    if args.eval_eigen_to_benchmark and args.eval_split == "eigen":
-        args.eval_split = "eigen_benchmark"
     for wrong, message in _contradictions(args, given):
         if wrong:
             parser.error(message)
