@@ -118,7 +118,7 @@ def _add_outputs(options: Options) -> None:
     )
     options.add_argument(
         "--nearest",
-        type=number(above=True),
+        type=number(least=1e-3, most=1e6),
         metavar="METRES",
         help="the depth that is brightest, for pictures that are to be compared (default: each "
         "image, and each video's first frame, decides)",

@@ -7,6 +7,8 @@ from argparse import ArgumentParser, Namespace
 from option_groups.shared import Options, expand_paths, folder, number, whole
 from option_groups.training import RESNETS, SIDE
 
+_MOST = 1e6  # of factors and metres: beyond, float32 has no depth left to say
+
 
 def add_weights(options: Options, required: bool = True) -> None:
     """Add where the networks come from."""
@@ -27,7 +29,7 @@ def add_weights(options: Options, required: bool = True) -> None:
     )
     options.add_argument(
         "--trans_scale_factor",
-        type=number(above=True),
+        type=number(above=True, most=_MOST),
         metavar="METRES",
         help="metres of the networks' unit of depth and translation (default: that of the "
         "training, 5.4 where nothing says it)",
@@ -54,7 +56,7 @@ def add_prediction(options: Options) -> None:
     )
     options.add_argument(
         "--pred_depth_scale_factor",
-        type=number(above=True),
+        type=number(above=True, most=_MOST),
         default=1.0,
         metavar="FACTOR",
         help="multiply all depths by it, which are metres already (default: %(default)g)",

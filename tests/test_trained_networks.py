@@ -49,6 +49,7 @@ def test_both_spellings_of_the_layers_are_one_option(name, layers):
         "--load_weights_folder w --height 63",
         "--load_weights_folder w --width 32",
         "--load_weights_folder w --trans_scale_factor 0",
+        "--load_weights_folder w --trans_scale_factor 1e7",
         "--load_weights_folder w --num_workers -1",
         "--load_weights_folder w --amp half",
     ],
