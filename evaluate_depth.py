@@ -11,6 +11,7 @@ import options
 from datasets.command import exit_code
 from evaluation.depth_run import depth_task, run_depth
 from evaluation.publish import make_folders, told, write_files
+from evaluation.summary import summarise
 
 
 def run(args: Namespace) -> int:
@@ -20,8 +21,9 @@ def run(args: Namespace) -> int:
     outcome = run_depth(args, task)
     written = iter(outcome.written)
     if outcome.result is not None:
-        print(told(args, outcome.result), end="\n\n")
-        written = chain(written, write_files(args, task, outcome.result))
+        summary = summarise(outcome.result)
+        print(told(args, outcome.result, summary), end="\n\n")
+        written = chain(written, write_files(args, task, outcome.result, summary))
     for path in written:
         print(f"written: {path}")
     rate = outcome.images / max(outcome.seconds, 1e-9)

@@ -11,6 +11,7 @@ import options
 from datasets.command import exit_code
 from evaluation.depth_run import make3d_task, run_make3d
 from evaluation.publish import make_folders, told, write_files
+from evaluation.summary import summarise
 
 
 def run(args: Namespace) -> int:
@@ -18,8 +19,9 @@ def run(args: Namespace) -> int:
     make_folders(args)
     task = make3d_task(args)
     outcome = run_make3d(args, task)
-    print(told(args, outcome.result), end="\n\n")
-    for path in chain(outcome.written, write_files(args, task, outcome.result)):
+    summary = summarise(outcome.result)
+    print(told(args, outcome.result, summary), end="\n\n")
+    for path in chain(outcome.written, write_files(args, task, outcome.result, summary)):
         print(f"written: {path}")
     return 0
 

@@ -16,7 +16,7 @@ from evaluation.media import Reading, find_sources
 from evaluation.onnx_export import export
 from evaluation.point_cloud import Pinhole, read_pinhole
 from evaluation.predicting import check, compile_networks, predict, total_images
-from evaluation.weights import choose_device, open_depth
+from evaluation.weights import as_asked, open_depth
 
 
 def run(args: Namespace) -> int:
@@ -25,14 +25,7 @@ def run(args: Namespace) -> int:
     pinhole = Pinhole.of(*args.intrinsics) if args.intrinsics else None
     if args.calibration is not None:
         pinhole = read_pinhole(args.calibration)
-    weights = open_depth(
-        args.load_weights_folder,
-        choose_device(args.no_cuda),
-        args.num_layers,
-        trans_scale_factor=args.trans_scale_factor,
-        height=args.height,
-        width=args.width,
-    )
+    weights = open_depth(**as_asked(args))
     factor = args.pred_depth_scale_factor
     width, height = weights.size
     print(f"{weights.folder}: ResNet-{weights.options.num_layers}, {width}x{height}")

@@ -127,8 +127,7 @@ class KittiDataset(Dataset[Sample]):
 
     def _load(self, place: int, skipped: int) -> Sample:
         options, key = self.options, self._key(place)
-        camera, frame = self._cameras[key], int(self._frame[place])
-        number = frame + camera.files.shift
+        camera, number = self._cameras[key], self._number(place)
         image: dict[Frame, Tensor] = {
             offset: self._images[key].read(number + offset) for offset in options.frame_ids
         }
@@ -175,7 +174,7 @@ class KittiDataset(Dataset[Sample]):
             arrays += [matrix for matrix in K_and_lidar if matrix is not None]
         for i in range(len(self)):
             if (camera := self.camera(i)).K is None:  # each image has its own
-                arrays.append(camera.K_of(int(self._frame[i]) + camera.files.shift, size))
+                arrays.append(camera.K_of(self._number(i), size))
         arrays += self._T_s_c0.values()
         if options.use_imu:
             arrays += [*self._T_c_b.values(), *self._imu.measured]

@@ -15,6 +15,7 @@ from tqdm import tqdm
 import metrics
 from datasets.data_options import DataOptions
 from datasets.splits import list_of
+from datasets.text import read_lines
 from evaluation.depth import (
     FilePredictions,
     NetworkPredictions,
@@ -39,11 +40,10 @@ from evaluation.inference import DepthNetwork
 from evaluation.panels import Picture, sheet
 from evaluation.results import DepthResult
 from evaluation.truth_file import write_truth
-from evaluation.weights import Weights, choose_device, open_depth
+from evaluation.weights import Weights, as_asked, open_depth
 from training.validation import PROTOCOL_OF
 from utils import UserError, written_whole
 
-_FIRST_GUESS = 192, 640  # height and width where no network says what size images have
 _ERROR_TOP = 0.5  # relative, of the last colour of a picture of Make3D: one for all of them
 
 
@@ -178,8 +178,7 @@ def export_truth(args: Namespace) -> tuple[int, list[str]]:
     Raises:
         UserError, OSError: the tree lacks something of it
     """
-    height, width = _FIRST_GUESS
-    options = DataOptions(args.data_path, png=args.png, height=height, width=width)
+    options = DataOptions(args.data_path, png=args.png)
     examples = open_eval_split(args.split, options)
     places = [i for i in range(len(examples.names)) if examples.has_truth(i)]
     depths = map(examples.truth, tqdm(places, unit="image", disable=None))
@@ -190,22 +189,14 @@ def export_truth(args: Namespace) -> tuple[int, list[str]]:
 
 
 def _network(args: Namespace) -> DepthNetwork:
-    weights = open_depth(
-        args.load_weights_folder,
-        choose_device(args.no_cuda),
-        args.num_layers,
-        height=args.height,
-        width=args.width,
-        trans_scale_factor=args.trans_scale_factor,
-    )
+    weights = open_depth(**as_asked(args))
     return DepthNetwork(weights, args.amp, args.post_process, args.pred_depth_scale_factor)
 
 
 def _task_of_file(args: Namespace) -> Task:
     """Return the task of predictions that a file has."""
     chosen = EVAL_SPLITS[args.eval_split]
-    height, width = _FIRST_GUESS
-    options = DataOptions(args.data_path, png=args.png, height=height, width=width)
+    options = DataOptions(args.data_path, png=args.png)
     examples = open_eval_split(args.eval_split, options, args.gt_depths)
     rows, count = None, len(examples.names)
     if args.eval_eigen_to_benchmark:
@@ -221,8 +212,7 @@ def _task_of_file(args: Namespace) -> Task:
 
 def _rows_of_eigen(names: list[str]) -> tuple[list[int], int]:
     """Return where these images are among those of eigen, and how many those are."""
-    lines = list_of("eigen", "test").read_text(encoding="utf-8").split("\n")
-    place = {line: i for i, line in enumerate(line for line in lines if line)}
+    place = {line: i for i, line in enumerate(read_lines(list_of("eigen", "test")))}
     return [place[name] for name in names], len(place)
 
 

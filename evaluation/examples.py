@@ -223,7 +223,7 @@ def open_eval_split(
     split = chosen.split
     if split is None:
         split = options.data_path / "splits"
-        if not list_of_tests(split):
+        if not (split / "test_files.txt").is_file():
             raise DataError(
                 f"{split}: no test_files.txt there; --eval_split synthetic is for drives that "
                 "make_synthetic_kitti.py made, name their folder: --data_path"
@@ -238,8 +238,3 @@ def truth_kind(dataset: str, axis: DepthAxis) -> str:
     if dataset == "kitti_depth":
         return "depth maps of 16 bits"
     return f"LiDAR scans, {'x of the velodyne' if axis == 'x' else 'z of the camera'}"
-
-
-def list_of_tests(split: Path) -> bool:
-    """Whether a folder has a list of tests, perhaps an empty one."""
-    return (split / "test_files.txt").is_file()

@@ -21,7 +21,7 @@ from evaluation.top_view import draw_top_view
 from evaluation.training_drives import leakage
 from evaluation.trajectory_files import write_kitti, write_tum
 from evaluation.true_poses import TruePoses
-from evaluation.weights import Weights, choose_device, open_all
+from evaluation.weights import Weights, as_asked, open_all
 from utils import UserError, written_whole
 
 SEQUENCE_OF_SPLIT = {"odom_9": "09", "odom_10": "10"}
@@ -41,14 +41,7 @@ def evaluate_odometry(args: Namespace) -> Iterator[DriveResult]:
         UserError, OSError: a file is missing, is broken or is of another kind
     """
     folders = chosen_folders(args)
-    weights = open_all(
-        args.load_weights_folder,
-        choose_device(args.no_cuda),
-        args.num_layers,
-        height=args.height,
-        width=args.width,
-        trans_scale_factor=args.trans_scale_factor,
-    )
+    weights = open_all(**as_asked(args))
     check_sees_motion(weights)
     check_start(weights, args.start)
     wanted = Wanted(

@@ -11,7 +11,7 @@ from pathlib import Path
 from evaluation.depth_run import Task, pictures_of
 from evaluation.report import choose_pictures, write_report
 from evaluation.results import DepthResult
-from evaluation.summary import summarise
+from evaluation.summary import Summary
 from evaluation.tables import (
     latex_row,
     text_histogram,
@@ -42,22 +42,22 @@ def make_folders(args: Namespace) -> None:
             folder.mkdir(parents=True, exist_ok=True)
 
 
-def told(args: Namespace, result: DepthResult) -> str:
+def told(args: Namespace, result: DepthResult, summary: Summary) -> str:
     """Return what the screen shows: both kinds of errors, whichever were asked for."""
-    summary = summarise(result)
     parts = [text_table(summary)]
     if args.show_scale_hist:
         parts.append(text_histogram(result.ratio))
     return "\n\n".join([*parts, f"LaTeX: {latex_row(summary)}"])
 
 
-def write_files(args: Namespace, task: Task, result: DepthResult) -> Iterator[Path]:
+def write_files(
+    args: Namespace, task: Task, result: DepthResult, summary: Summary
+) -> Iterator[Path]:
     """Write the files that the options name; yield each that is there.
 
     Raises:
         OSError: a file cannot be written; it is named
     """
-    summary = summarise(result)
     if args.json is not None:
         write_json(args.json, summary)
         yield args.json

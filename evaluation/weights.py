@@ -139,6 +139,13 @@ def open_all(
     return _open(folder, device, None, num_layers, asked)
 
 
+def as_asked(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `open_depth` and `open_all` as the options of a program have them."""
+    names = "num_layers", "height", "width", "trans_scale_factor"
+    given = {name: getattr(args, name) for name in names}
+    return {"folder": args.load_weights_folder, "device": choose_device(args.no_cuda)} | given
+
+
 def choose_device(no_cuda: bool) -> torch.device:
     """Return the GPU if there is one and it is wanted, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")

@@ -212,7 +212,10 @@ def test_a_file_that_is_there_is_replaced_only_if_asked(there, kinds, tmp_path, 
 def test_files_of_other_names_are_in_nobodys_way(there, tmp_path, inputs):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / there).touch()
-    prepare(Wanted(tmp_path / "out", tuple(SUFFIX_OF)), find_sources(map(str, inputs)))
+    for overwrite in (False, True):  # neither refused for it nor removed
+        wanted = Wanted(tmp_path / "out", tuple(SUFFIX_OF), overwrite=overwrite)
+        prepare(wanted, find_sources(map(str, inputs)))
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [there]
 
 
 @pytest.mark.parametrize(

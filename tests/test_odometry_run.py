@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import evaluation.weights
 import options
 from datasets.splits import ODOMETRY, RawRun
 from evaluation import odometry_run
@@ -197,17 +198,18 @@ def test_networks_that_cannot_say_how_it_begins_are_refused_first(name, data, tm
 def test_every_option_arrives_where_it_is_used(monkeypatch, data, tmp_path):
     given = {}
 
-    def spied(name):
-        original = getattr(odometry_run, name)
+    def spied(name, module=odometry_run):
+        original = getattr(module, name)
 
         def spy(*args, **kwargs):
             bound = inspect.signature(original).bind(*args, **kwargs)
             given[name] = bound.arguments
             return original(*args, **kwargs)
 
-        monkeypatch.setattr(odometry_run, name, spy)
+        monkeypatch.setattr(module, name, spy)
 
-    for name in ("open_all", "choose_device", "Wanted", "see_motion"):
+    spied("choose_device", evaluation.weights)
+    for name in ("open_all", "Wanted", "see_motion"):
         spied(name)
     sync = data / DATE / f"{DRIVE}_sync" / "matched_oxts"
     shutil.copy(sync / "matched_oxts.txt", sync / "noisy.txt")

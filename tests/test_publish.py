@@ -10,6 +10,7 @@ import pytest
 import options
 from evaluation.depth_run import depth_task, run_depth
 from evaluation.publish import make_folders, told, write_files
+from evaluation.summary import summarise
 from evaluation.tables import text_histogram
 from tests.evaluation_tree import full_lines, make_evaluation_tree, write_weights
 
@@ -32,8 +33,9 @@ def published(root, weights):
         make_folders(args)
         task = depth_task(args)
         result = run_depth(args, task).result
-        text = told(args, result)
-        return text, result, list(write_files(args, task, result))
+        summary = summarise(result)
+        text = told(args, result, summary)
+        return text, result, list(write_files(args, task, result, summary))
 
     return run
 
