@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+# Options of the demo: make demo DEMO="--fresh --seed 1".
+DEMO ?=
 # Processes that share the test suite, file by file; each takes up to 3 GB.
 JOBS ?= 2
 
@@ -15,12 +17,8 @@ development := $(VENV)/.development-installed
 
 .PHONY: demo test lint bench constraints clean help anew
 
-demo: $(runtime) ## install the program and print this list
-	@echo "Installed in $(VENV):"
-	@$(python) -c 'import torch, torchvision; \
-	print("  torch", torch.__version__, "with torchvision", torchvision.__version__, \
-	"on", "CUDA" if torch.cuda.is_available() else "the CPU")'
-	@$(MAKE) --no-print-directory help
+demo: $(runtime) ## learn metres from a camera and an IMU in a quarter of an hour
+	$(python) -m benchmarks.demo $(DEMO)
 
 test: lint ## run the linter and the whole test suite
 	$(python) -m pytest --numprocesses $(JOBS) --dist loadfile

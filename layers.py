@@ -38,6 +38,11 @@ def disp_to_depth(disp: Tensor, min_depth: float, max_depth: float) -> tuple[Ten
     return scaled_disp, 1 / scaled_disp
 
 
+def depth_to_disp(depth: float, min_depth: float, max_depth: float) -> float:
+    """Return the disparity in [0, 1] that `disp_to_depth` maps to a depth between its limits."""
+    return (1 / depth - 1 / max_depth) / (1 / min_depth - 1 / max_depth)
+
+
 def transformation_from_parameters(
     axisangle: Tensor, translation: Tensor, invert: bool = False
 ) -> Tensor:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import signal
 import time
-import warnings
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from itertools import islice, takewhile
 from typing import Any
 
@@ -20,7 +20,7 @@ from datasets.batch import Batch
 from datasets.text import DataError
 from networks.factory import build_models
 from networks.resnet_encoder import resnet_layers_of
-from training import batch_norm, data, diagnostics
+from training import batch_norm, data, diagnostics, schedule, unit
 from training.checkpoints import Checkpoints, Progress, Trained, restore
 from training.distributed import World, agree, gather, main_first
 from training.guard import BufferSnapshot, CollapseGuard
@@ -30,9 +30,6 @@ from training.step import Details, Step
 from training.stopping import StopRequest
 from training.validation import selection_error, validate
 from utils import UserError, load_weights, rng_states, seed_everything, set_rng_states
-
-LEARNING_RATE_DECAY = 0.1
-"""What `--scheduler_step_size` epochs multiply the learning rate by, as published."""
 
 
 class Trainer:
@@ -80,7 +77,7 @@ class Trainer:
         if options.compile:
             for name in self.models.keys() - {"ekf_model"}:
                 self.models[name].compile()
-        self.step = Step(self.models, options)
+        self.step = Step(self.models, Namespace(**vars(options)))  # its unit may change
         self.shared_step: nn.Module = self.step
         if world.size > 1:
             self.shared_step = DistributedDataParallel(
@@ -94,8 +91,9 @@ class Trainer:
         options = self.options
         self.parameters = [p for p in self.models.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(self.parameters, options.learning_rate, fused=True)
-        scheduler = torch.optim.lr_scheduler.StepLR(
-            optimizer, options.scheduler_step_size, LEARNING_RATE_DECAY
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            partial(schedule.factor, steps_per_epoch=self.steps_per_epoch, options=options),
         )
         # Half precision alone needs it: its smallest gradients would be zero.
         scaler = torch.amp.GradScaler(self.world.device.type, enabled=options.amp == "fp16")
@@ -108,6 +106,7 @@ class Trainer:
         options, world = self.options, self.world
         if self.run.checkpoint is not None:
             self.progress, rng = restore(self.run.checkpoint, self.trained)
+            self.take_unit()
             if len(rng) != world.size:
                 raise UserError(
                     f"{self.run.checkpoint}: of {len(rng)} processes, and {world.size} train now: "
@@ -118,11 +117,10 @@ class Trainer:
         with main_first(world):
             if world.main:
                 self.begin_run()
-        steps = self.training.sampler.batches // options.accumulate_steps
         self.examples_per_step = options.accumulate_steps * options.batch_size * world.size
         self.reporter = Reporter(
             self.run.folder,
-            steps * options.num_epochs,
+            self.steps_per_epoch * options.num_epochs,
             self.examples_per_step,
             self.progress.step,
             world.main,
@@ -177,6 +175,8 @@ class Trainer:
             began = time.perf_counter()
             details = self.training_step(group)
             progress.batches += len(group)
+            if details is not None and self.alignment_is_due:
+                self.align_unit()
             progress.seconds += time.perf_counter() - began
             if details is not None and self.world.main:
                 self.report(group[-1], details)
@@ -188,10 +188,6 @@ class Trainer:
 
     def end_epoch(self) -> None:
         """Count an epoch that is trained and validated."""
-        with warnings.catch_warnings():
-            # Of steps that this process never took: it may have come in after an epoch's last one.
-            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-            self.trained.scheduler.step()
         self.progress.epoch, self.progress.batches = self.progress.epoch + 1, 0
 
     def training_step(self, group: list[Batch]) -> Details | None:
@@ -208,6 +204,7 @@ class Trainer:
                 trained.scaler.scale(terms["total"] / len(group)).backward()
         if not self.follow_gradient(group[-1], *where):
             return self.leave_out()
+        trained.scheduler.step()
         progress.step += 1
         progress.examples += self.examples_per_step
         return details
@@ -241,6 +238,34 @@ class Trainer:
         return self.shared_step.no_sync()
 
     @property
+    def steps_per_epoch(self) -> int:
+        """How many steps an epoch has, if none is left out."""
+        return self.training.sampler.batches // self.options.accumulate_steps
+
+    @property
+    def alignment_is_due(self) -> bool:
+        """Whether the IMU is to be asked again for the networks' unit."""
+        steps = self.options.align_steps
+        return steps > 0 and self.progress.step % steps == 0
+
+    def align_unit(self) -> None:
+        """Let the IMU say how many metres the networks' unit has."""
+        found = unit.alignment(self.step, self.training, self.world.device)
+        factor = gather(unit.applied(found), self.world)[0]
+        self.progress.unit_m = factor * self.step.options.trans_scale_factor
+        self.take_unit()
+        if self.world.main:
+            said = {"factor": found.scale, "relative_std": found.relative_std}
+            numbers = {f"alignment/{name}": value for name, value in said.items()}
+            numbers["alignment/unit_m"] = self.progress.unit_m
+            self.reporter.scalars("train", self.progress.step, numbers, self.progress.epoch)
+
+    def take_unit(self) -> None:
+        """Let the step count in the unit that was found, if one was."""
+        if self.progress.unit_m is not None:
+            self.step.options.trans_scale_factor = self.progress.unit_m
+
+    @property
     def filter_is_warm(self) -> bool:
         """Whether the filter takes part."""
         return self.progress.epoch >= self.options.ekf_warming_epochs
@@ -254,7 +279,10 @@ class Trainer:
             return
         numbers = {f"loss/{name}": value for name, value in values.items() if name != "gradient"}
         numbers |= {f"weight/{name}": weight for name, weight in self.step.weights.items()}
-        numbers |= {f"look/{k}": v for k, v in diagnostics.numbers(batch, details, options).items()}
+        numbers |= {
+            f"look/{k}": v
+            for k, v in diagnostics.numbers(batch, details, self.step.options).items()
+        }
         numbers["gradient_norm"] = values.get("gradient", torch.nan)
         numbers["learning_rate"] = self.trained.optimizer.param_groups[0]["lr"]
         numbers["examples_per_second"] = self.reporter.throughput()

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-ENCODER_ENTRIES = ("height", "width", "use_stereo")  # in encoder.pth beside its weights
+ENCODER_ENTRIES = ("height", "width", "use_stereo", "trans_scale_factor")
+"""In encoder.pth beside its weights; published files have the first three."""
 
 
 class UserError(ValueError):

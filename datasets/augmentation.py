@@ -149,7 +149,8 @@ def pyramid(
     """Halve images (B, 3, H, W) again and again by means of 2x2 pixels.
 
     Returns:
-        by scale, of those asked for: (B, 3, H / 2^scale, W / 2^scale); at 0 the tensors given
+        by scale, of those asked for and 0: (B, 3, H / 2^scale, W / 2^scale); at 0 the tensors
+        given
     """
     deepest = max(scales, default=0)
     for frame, image in images.items():
@@ -163,7 +164,7 @@ def pyramid(
     for scale in range(1, deepest + 1):
         finer = levels[scale - 1]
         levels[scale] = map_tensors(lambda image: F.avg_pool2d(image, 2), finer)
-    return {scale: levels[scale] for scale in scales}
+    return {scale: levels[scale] for scale in sorted({0, *scales})}
 
 
 def _mirror_K(K: Tensor, width: int) -> Tensor:

@@ -292,10 +292,23 @@ class EKFModel(nn.Module):
         exponents = self.imu_noise_covar_weights.weight.squeeze(-1)
         return noises.imu_densities(self.densities, exponents)
 
-    def initial_state(self, velocity: Tensor, gravity: Tensor) -> FilterState:
-        """Begin at an image: no motion yet, velocity and gravity (..., 3) as predicted."""
+    def initial_state(
+        self, velocity: Tensor, gravity: Tensor, velocity_std: float | None = None
+    ) -> FilterState:
+        """Begin at an image: no motion yet, velocity and gravity (..., 3) as given.
+
+        Args:
+            velocity: of the body, in the axes of c0 [m/s]
+            gravity: pointing up, in the same axes [m/s^2]
+            velocity_std: of each component, where something better than a network says it [m/s]
+        """
         velocity, gravity = torch.broadcast_tensors(velocity, gravity)
-        variance = (self.init_covar_diag_sqrt.square() + INITIAL_VARIANCE).to(velocity)
+        deviation = self.init_covar_diag_sqrt.to(velocity)
+        if velocity_std is not None:
+            known = torch.arange(STATE, device=deviation.device)
+            known = (known >= VEL.start) & (known < VEL.stop)
+            deviation = torch.where(known, velocity_std, deviation)
+        variance = deviation.square() + INITIAL_VARIANCE
         batch = velocity.shape[:-1]
         return FilterState(
             T_c0_c1=identity(4, velocity).expand(*batch, 4, 4),
@@ -332,6 +345,7 @@ class EKFModel(nn.Module):
         gravity: Tensor,
         T_c0_c1_vis: Tensor,
         predicted_vis: Tensor,
+        velocity_std: float | None = None,
     ) -> Fusion:
         """Fuse the motions between image pairs, in full precision whatever surrounds it.
 
@@ -344,11 +358,13 @@ class EKFModel(nn.Module):
             gravity: (B, 3) at the first image, in the axes of c0 [m/s^2]
             T_c0_c1_vis: (B, 4, 4) the pose network's motion [m]
             predicted_vis: (B, 6) what it says of its uncertainty; see `noise.vision_covariance`
+            velocity_std: of `initial_state`
         """
         given = (dt, gyro, accel, T_c_b, velocity, gravity, T_c0_c1_vis, predicted_vis)
         with torch.autocast(dt.device.type, enabled=False):
             dt, gyro, accel, T_c_b, velocity, gravity, T_c0_c1_vis, predicted_vis = _full(given)
-            inertial = self.propagate(self.initial_state(velocity, gravity), dt, gyro, accel, T_c_b)
+            state = self.initial_state(velocity, gravity, velocity_std)
+            inertial = self.propagate(state, dt, gyro, accel, T_c_b)
             covariance_vis = self.vision_covariance(predicted_vis)
             fused, innovation = self.update(inertial, T_c0_c1_vis, covariance_vis, T_c_b)
             return Fusion(inertial, fused, motion_covariance(fused, T_c_b), innovation)

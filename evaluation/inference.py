@@ -8,6 +8,7 @@ from torch import Tensor
 import metrics
 from evaluation.weights import Weights
 from training.prediction import AMP_TYPES, depth_in_metres
+from training.views import enlarged
 
 
 class DepthNetwork:
@@ -52,8 +53,9 @@ class DepthNetwork:
             images = torch.cat([images, images.flip(-1)])
         with torch.autocast(device.type, dtype=self._amp, enabled=self._amp is not None):
             features = self._models["encoder"](images.contiguous(memory_format=torch.channels_last))
-            disparity = self._models["depth"](features)["disp", 0]  # (B, 1, H, W) in 0..1
-        inverse = depth_in_metres(disparity.float(), self.weights.options).reciprocal()
+            disparity = self._models["depth"].finest(features)  # (B, 1, h, w) in 0..1
+        disparity = enlarged(disparity.float(), *images.shape[-2:])
+        inverse = depth_in_metres(disparity, self.weights.options).reciprocal()
         if self._post_process:
             inverse = metrics.blend_mirrored(inverse[:batch], inverse[batch:])
         return inverse / self._factor

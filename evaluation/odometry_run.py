@@ -208,7 +208,7 @@ def _notes(
     options = weights.options
     if weights.pose_says_second_first:
         yield "pose network of monodepth2's kind: motions inverted"
-    if not (options.use_velocity or options.use_stereo):
+    if not (options.use_velocity or options.use_gravity or options.use_stereo):
         yield (
             "the weights were trained without IMU and stereo: the camera's motion is in no known "
             "unit, and only its aligned errors tell something"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from evaluation.weights import Weights
 from training.prediction import depth_in_metres
+from training.views import enlarged
 from utils import UserError, written_whole
 
 INPUT, OUTPUT = "image", "depth_m"
@@ -43,7 +44,8 @@ class DepthInMetres(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return depth (B, 1, H, W) [m] of images (B, 3, H, W) RGB from 0 to 1."""
-        disparity = self._models["depth"](self._models["encoder"](image))["disp", 0]
+        disparity = self._models["depth"].finest(self._models["encoder"](image))
+        disparity = enlarged(disparity, *image.shape[-2:])
         return depth_in_metres(disparity, self._options) * self._factor
 
 

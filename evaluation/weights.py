@@ -16,6 +16,7 @@ from torch import nn
 
 from datasets.files import read_bytes
 from networks.factory import build_models
+from networks.motion_forms import MOTION_FORMS, PUBLISHED
 from networks.resnet_encoder import resnet_layers_of
 from utils import ENCODER_ENTRIES, UserError, load_state, load_weights
 
@@ -50,7 +51,7 @@ def _are_offsets(value: object) -> bool:
 
 def _are_scales(value: object) -> bool:
     whole = isinstance(value, list) and all(type(x) is int for x in value)
-    return whole and 0 in value and set(value) <= {0, 1, 2, 3}
+    return whole and len(value) > 0 and set(value) <= {0, 1, 2, 3}
 
 
 def _one_of(*values: object) -> Callable[[object], bool]:
@@ -72,6 +73,10 @@ TRAINED_WITH: Mapping[str, tuple[Any, Callable[[object], bool]]] = {
         _one_of("separate_resnet", "shared", "posecnn"),
     ),
     "pose_model_input": ("pairs", _one_of("pairs", "all")),
+    "narrow_networks": (False, _flag),
+    "motion_form": (PUBLISHED, _one_of(*MOTION_FORMS)),
+    "motion_resolution": ("full", _one_of("full", "half")),
+    "velocity_source": ("network", _one_of("network", "recorded", "camera")),
     "predict_velo_residue": (False, _flag),
     "noise_preset": ("published", _one_of("published", "calibrated")),
     "vis_covar_use_fixed": (False, _flag),
@@ -243,12 +248,14 @@ def _settle(options: Namespace, folder: Path, names: set[str]) -> None:
     if not moves:
         options.frame_ids = [0]
     options.predictive_mask = False
+    options.initial_depth_m = None  # it began somewhere, and has been trained since
     options.use_velocity, options.use_gravity = "velo" in names, "gravity" in names
-    options.shared_motion_encoder = "velo" in names and "velo_encoder" not in names
+    own = sorted(names & {"velo_encoder", "gravity_encoder"})
+    options.shared_motion_encoder = bool(names & {"velo", "gravity"}) and not own
     options.use_ekf = "ekf_model" in names
     options.num_layers_imu = options.num_layers
-    if "velo_encoder" in names:
-        layers = resnet_layers_of(load_state(folder / "velo_encoder.pth"))
+    if own:
+        layers = resnet_layers_of(load_state(folder / f"{own[-1]}.pth"))
         options.num_layers_imu = layers or options.num_layers
     options.train_init_covar = options.train_imu_noise_covar = False
     options.channels_last, options.amp = False, "off"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,6 +22,7 @@ class DepthDecoder(nn.Module):
         num_ch_enc: Sequence[int],
         scales: Sequence[int] = (0, 1, 2, 3),
         num_output_channels: int = 1,
+        narrow: bool = False,
     ) -> None:
         """Build the decoder.
 
@@ -28,6 +30,7 @@ class DepthDecoder(nn.Module):
             num_ch_enc: channels of the encoder's five maps, the finest first
             scales: s gives an output of 1 / 2^s of the image's size; 0 to 4, in any order
             num_output_channels: C, 1 for disparity
+            narrow: half the channels on the way, which no published weights have
         """
         super().__init__()
         self.scales = tuple(scales)
@@ -39,18 +42,28 @@ class DepthDecoder(nn.Module):
             raise ValueError(
                 f"scales: expected different numbers from 0 to {_COARSEST}, got {scales}"
             )
+        channels = [count // 2 for count in _CHANNELS] if narrow else _CHANNELS
         # The order is that of the published weights.
         modules: list[nn.Module] = []
         for level in range(_COARSEST, -1, -1):
-            below = num_ch_enc[-1] if level == _COARSEST else _CHANNELS[level + 1]
+            below = num_ch_enc[-1] if level == _COARSEST else channels[level + 1]
             skipped = num_ch_enc[level - 1] if level > 0 else 0
-            modules.append(ConvBlock(below, _CHANNELS[level]))
-            modules.append(ConvBlock(_CHANNELS[level] + skipped, _CHANNELS[level]))
-        modules += [Conv3x3(_CHANNELS[scale], num_output_channels) for scale in self.scales]
+            modules.append(ConvBlock(below, channels[level]))
+            modules.append(ConvBlock(channels[level] + skipped, channels[level]))
+        modules += [Conv3x3(channels[scale], num_output_channels) for scale in self.scales]
         self.decoder = nn.ModuleList(modules)
         # Blocks finer than every output have their place in the weights, but nothing to learn.
         for block in self.decoder[_place(min(self.scales)) + 2 : _FIRST_OUTPUT]:
             block.requires_grad_(False)
+
+    def begin_at(self, disparity: float) -> None:
+        """Let an untrained decoder say about the same everywhere, at all scales.
+
+        Args:
+            disparity: in (0, 1)
+        """
+        for output in self.decoder[_FIRST_OUTPUT:]:
+            nn.init.constant_(output.conv.bias, math.log(disparity / (1 - disparity)))
 
     def forward(self, features: Sequence[Tensor]) -> dict[tuple[str, int], Tensor]:
         """Return maps between 0 and 1 by scale, in full precision under autocast too.
@@ -73,6 +86,10 @@ class DepthDecoder(nn.Module):
                 logits = self.decoder[_FIRST_OUTPUT + self.scales.index(level)](x)
                 outputs["disp", level] = in_full(logits).sigmoid()
         return outputs
+
+    def finest(self, features: Sequence[Tensor]) -> Tensor:
+        """Return the map of the finest scale alone; see `forward`."""
+        return self(features)["disp", min(self.scales)]
 
 
 class ConvBlock(nn.Module):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from networks.depth_decoder import in_full
-from networks.pose_decoder import OUTPUT_SCALE, PoseOutput
+from networks.motion_forms import RAW_SCALE
+from networks.pose_decoder import PoseOutput
 
 _CHANNELS = (16, 32, 64, 128, 256, 256, 256)
 _KERNELS = (7, 5, 3, 3, 3, 3, 3)
@@ -36,7 +37,7 @@ class PoseCNN(nn.Module):
         x = images
         for conv in self.net:
             x = conv(x).relu()
-        means = OUTPUT_SCALE * in_full(self.pose_conv(x)).mean((2, 3))  # (B, 6 * (n - 1))
+        means = RAW_SCALE * in_full(self.pose_conv(x)).mean((2, 3))  # (B, 6 * (n - 1))
         frames = means.unflatten(1, (self.num_motions, 6))
         axisangle, translation = frames.split(3, -1)
         return PoseOutput(axisangle, translation, frames.new_zeros(frames.shape))

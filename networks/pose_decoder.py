@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from networks import motion_forms
 from networks.depth_decoder import in_full
-
-OUTPUT_SCALE = 0.01
-"""Factor of all outputs: an untrained network begins near no motion."""
+from networks.motion_forms import PUBLISHED, RAW_SCALE, LinearForm
 
 _MOTION, _MOTION_AND_STD = 6, 12  # numbers for a frame, without and with uncertainty
 
@@ -51,7 +51,7 @@ class _MeanDecoder(nn.Module):
         x = torch.cat([squeeze(features[-1]).relu() for features in pyramids], 1)
         for conv in convs:
             x = conv(x).relu()
-        return OUTPUT_SCALE * in_full(last(x)).mean((2, 3))
+        return in_full(last(x)).mean((2, 3))
 
 
 class PoseDecoder(_MeanDecoder):
@@ -66,6 +66,7 @@ class PoseDecoder(_MeanDecoder):
         num_ch_enc: Sequence[int],
         num_input_features: int = 1,
         num_frames_to_predict_for: int = 2,
+        motion_form: str = PUBLISHED,
     ) -> None:
         """Build the decoder.
 
@@ -73,6 +74,7 @@ class PoseDecoder(_MeanDecoder):
             num_ch_enc: channels of the encoder's maps; only the last, the coarsest, is used
             num_input_features: pyramids of features: one if the encoder saw all images together
             num_frames_to_predict_for: F motions
+            motion_form: one of `motion_forms.MOTION_FORMS`
         """
         if num_frames_to_predict_for < 1:
             raise ValueError(
@@ -81,6 +83,7 @@ class PoseDecoder(_MeanDecoder):
         outputs = _MOTION_AND_STD * num_frames_to_predict_for
         super().__init__(num_ch_enc, num_input_features, outputs)
         self.num_frames_to_predict_for = num_frames_to_predict_for
+        self.translation = motion_forms.TRANSLATION[motion_form]
         self.register_load_state_dict_pre_hook(_add_uncertainty)
 
     def forward(self, pyramids: Sequence[Sequence[Tensor]]) -> PoseOutput:
@@ -90,18 +93,36 @@ class PoseDecoder(_MeanDecoder):
             pyramids: num_input_features lists of an encoder's maps
         """
         frames = self._means(pyramids).unflatten(1, (self.num_frames_to_predict_for, -1))
-        return PoseOutput(*frames.split([3, 3, 6], -1))
+        axisangle, translation, uncertainty = frames.split([3, 3, 6], -1)
+        return PoseOutput(
+            RAW_SCALE * axisangle, _meant(translation, self.translation), RAW_SCALE * uncertainty
+        )
 
 
 class VectorDecoder(_MeanDecoder):
     """One vector: the velocity [m/s] or gravity [m/s^2] in the axes of the first image's camera."""
 
-    def __init__(self, num_ch_enc: Sequence[int]) -> None:
+    def __init__(
+        self, num_ch_enc: Sequence[int], form: LinearForm, length: float | None = None
+    ) -> None:
+        """Build the decoder.
+
+        Args:
+            num_ch_enc: channels of the encoder's maps; only the last, the coarsest, is used
+            form: what its numbers stand for
+            length: that of every vector, where it is known
+        """
         super().__init__(num_ch_enc, num_input_features=1, outputs=3)
+        self.form, self.length = form, length
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return (B, 3) from the maps of an encoder that saw both images of a pair."""
-        return self._means([features])
+        vector = _meant(self._means([features]), self.form)
+        return vector if self.length is None else self.length * F.normalize(vector, dim=-1)
+
+
+def _meant(raw: Tensor, form: LinearForm) -> Tensor:
+    return form.scale * raw + raw.new_tensor(form.mean)
 
 
 def _add_uncertainty(

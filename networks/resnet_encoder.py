@@ -7,11 +7,13 @@ import re
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from utils import UserError, load_state
 
@@ -24,9 +26,28 @@ _BLOCKS = {
     152: ((3, 8, 36, 3), True),
 }
 
+_CHANNELS = 64  # of the first two maps
+
 _MEAN, _STD = 0.45, 0.225  # of ImageNet, one for all channels, as published
 
 _REASON_LENGTH = 120  # characters of another library's error that ours repeats
+
+
+class _NarrowResNet(ResNet):
+    """torchvision's, with half the channels in all stages."""
+
+    def __init__(self, block: type[BasicBlock | Bottleneck], layers: list[int]) -> None:
+        super().__init__(block, layers)
+        first = _CHANNELS // 2
+        self.conv1 = nn.Conv2d(3, first, 7, 2, 3, bias=False)
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.bn1 = nn.BatchNorm2d(first)
+        self.fc = nn.Linear(self.inplanes, self.fc.out_features)
+
+    def _make_layer(self, block: type, planes: int, *args: Any, **kwargs: Any) -> nn.Sequential:
+        if planes == _CHANNELS:  # the first stage
+            self.inplanes = _CHANNELS // 2
+        return super()._make_layer(block, planes // 2, *args, **kwargs)
 
 
 class ResnetEncoder(nn.Module):
@@ -36,7 +57,14 @@ class ResnetEncoder(nn.Module):
         num_ch_enc: channels of the maps, the finest first
     """
 
-    def __init__(self, num_layers: int, num_input_images: int = 1) -> None:
+    def __init__(self, num_layers: int, num_input_images: int = 1, narrow: bool = False) -> None:
+        """Build the network, with weights at random.
+
+        Args:
+            num_layers: 18, 34, 50, 101 or 152
+            num_input_images: stacked along their channels
+            narrow: half the channels everywhere, which no published weights have
+        """
         super().__init__()
         if num_layers not in _BLOCKS:
             raise ValueError(
@@ -46,11 +74,14 @@ class ResnetEncoder(nn.Module):
             raise ValueError(f"num_input_images: expected 1 or more, got {num_input_images}")
         self.num_layers = num_layers
         self.num_input_images = num_input_images
-        expansion = 4 if _BLOCKS[num_layers][1] else 1
-        self.num_ch_enc = (64, *(width * expansion for width in (64, 128, 256, 512)))
-        self.encoder = models.get_model(f"resnet{num_layers}", weights=None)
+        self.narrow = narrow
+        counts, bottleneck = _BLOCKS[num_layers]
+        expansion, first = (4 if bottleneck else 1), (_CHANNELS // 2 if narrow else _CHANNELS)
+        self.num_ch_enc = (first, *(first * 2**stage * expansion for stage in range(4)))
+        block = Bottleneck if bottleneck else BasicBlock
+        self.encoder = (_NarrowResNet if narrow else ResNet)(block, list(counts))
         if num_input_images > 1:
-            self.encoder.conv1 = nn.Conv2d(3 * num_input_images, 64, 7, 2, 3, bias=False)
+            self.encoder.conv1 = nn.Conv2d(3 * num_input_images, first, 7, 2, 3, bias=False)
             # As torchvision begins all of its convolutions.
             nn.init.kaiming_normal_(self.encoder.conv1.weight, mode="fan_out", nonlinearity="relu")
         # The published weights have the classifier, so it stays; but nothing asks for classes, and
@@ -78,8 +109,14 @@ class ResnetEncoder(nn.Module):
                 under torchvision's names; downloaded, or taken from torch's cache, if not given
 
         Raises:
-            UserError: the weights cannot be had, or are those of another network
+            UserError: the weights cannot be had, or are those of another network; a narrow one
+                has none
         """
+        if self.narrow:
+            raise UserError(
+                "narrow networks cannot begin with ImageNet, whose weights are twice as wide: "
+                "--narrow_networks needs --weights_init scratch"
+            )
         if path is None:
             source, state = _weights(self.num_layers).url, _download(self.num_layers)
         else:
@@ -117,7 +154,7 @@ def resnet_layers_of(state_dict: Mapping[str, object]) -> int | None:
     # Wide ResNets and ResNeXts have the same names; their first blocks are wider.
     kernel = 1 if bottleneck else 3
     shape = getattr(named.get("layer1.0.conv1.weight"), "shape", ())
-    if tuple(shape) != (64, 64, kernel, kernel):
+    if tuple(shape) not in [(n, n, kernel, kernel) for n in (_CHANNELS, _CHANNELS // 2)]:
         return None
     found = tuple(map(len, stages)), bottleneck
     return next((layers for layers, blocks in _BLOCKS.items() if blocks == found), None)

@@ -7,7 +7,8 @@ gives way.
 Beside the options, the Namespace gets what several of them decide together:
 
     use_inertial_motion  some loss compares the IMU's motion, or the fused one, with something
-    use_velocity         there is a network of velocity: for that motion, or for the velocity loss
+    use_velocity         there is a network of velocity: for that motion, or for the velocity loss;
+                         with --velocity_source camera there is none
     use_gravity          there is a network of gravity: for that motion
     use_imu              samples have the IMU's packets
 
@@ -18,7 +19,8 @@ and these options become final:
     scales, frame_ids    ascending; the target, 0, first and the others as they were given
     loss_resolution      native with --v1_multiscale, which is the same and true for both
     num_layers_imu       that of the encoder which velocity and gravity share, if they do
-    gravity_weight       0 without a network of gravity
+    gravity_weight       0 without a network of gravity, and with --motion_form driving, which
+                         knows how strong gravity is
     first_save_epoch     the last epoch, if there are not as many
     load_weights_folder  the folder of the .pth files, with --resume_epochs
     models_to_load       with those that --resume_imu and its like add; the default has only those
@@ -40,6 +42,7 @@ Refusals = Iterable[tuple[bool, str]]
 
 _LISTS_OF_TESTS = ("eigen", "eigen_benchmark")
 _NO_IMU = "no loss uses the IMU, the weights are 0"
+_ONE_PIXEL_PX = 64  # side of an image whose half encoders turn into one pixel
 _NO_POSES = "--frame_ids 0 has no camera motion to predict"
 
 
@@ -97,7 +100,6 @@ def _of_frames(args: Namespace) -> Refusals:
     return [
         (0 not in offsets, f"--frame_ids {shown} lacks 0, the target"),
         (len(set(offsets)) < len(offsets), f"--frame_ids {shown} has an image twice"),
-        (0 not in scales, "--scales lacks 0, the disparity at full size that is used later"),
         (len(set(scales)) < len(scales), "--scales has a scale twice"),
     ]
 
@@ -110,10 +112,14 @@ def _put_in_order(args: Namespace) -> None:
 def _derive(args: Namespace) -> None:
     inertial = args.imu_warp_weight + args.imu_consistency_weight + args.imu_l2_weight
     fused = args.ekf_velo_weight + args.ekf_gravity_weight if args.use_ekf else 0
-    args.use_inertial_motion = inertial + fused > 0
-    args.use_velocity = args.use_inertial_motion or args.velo_weight > 0
+    inertial += args.imu_velocity_weight
+    by_network = args.velocity_source != "camera"
+    # Only the IMU's motion can be brought near to the camera's, and that needs gravity.
+    fitted = 0 if by_network else args.velo_weight
+    args.use_inertial_motion = inertial + fused + fitted > 0
+    args.use_imu = args.use_inertial_motion or args.velo_weight > 0
+    args.use_velocity = args.use_imu and by_network
     args.use_gravity = args.use_inertial_motion
-    args.use_imu = args.use_velocity
 
 
 def models(args: Namespace) -> list[str]:
@@ -137,6 +143,7 @@ def models(args: Namespace) -> list[str]:
 
 def _data(args: Namespace, given: Collection[str]) -> Refusals:
     sequences = args.dataset == "kitti_odom"
+    nearest, farthest = (x * args.trans_scale_factor for x in (args.min_depth, args.max_depth))
     return [
         (
             args.dataset == "kitti_test",
@@ -160,6 +167,11 @@ def _data(args: Namespace, given: Collection[str]) -> Refusals:
             f"--min_depth {args.min_depth:g} is not less than --max_depth {args.max_depth:g}",
         ),
         (
+            args.initial_depth_m is not None and not nearest < args.initial_depth_m < farthest,
+            f"--initial_depth_m {args.initial_depth_m} is not between {nearest:g} and {farthest:g} "
+            "m, which are --min_depth and --max_depth times --trans_scale_factor",
+        ),
+        (
             len(args.frame_ids) == 1 and not args.use_stereo,
             "--frame_ids 0 without --use_stereo leaves no image to compare the target with",
         ),
@@ -177,6 +189,10 @@ def _camera(args: Namespace, given: Collection[str]) -> Refusals:
         (
             args.v1_multiscale and "loss_resolution" in given and args.loss_resolution == "full",
             "--v1_multiscale contradicts --loss_resolution full: it is --loss_resolution native",
+        ),
+        (
+            args.narrow_networks and args.weights_init != "scratch",
+            "--narrow_networks needs --weights_init scratch: ImageNet's weights are twice as wide",
         ),
         (
             args.pretrained_path is not None and args.weights_init == "scratch",
@@ -206,11 +222,10 @@ def _imu(args: Namespace, given: Collection[str]) -> Refusals:
     shown = " ".join(map(str, args.frame_ids))
     one_run = offsets == list(range(offsets[0], offsets[-1] + 1))
     weights_off = "--imu_warp_weight 0 --imu_consistency_weight 0 --velo_weight 0"
-    read = "imu_filename", "avoid_quat_check", "k_imu_clip"
-    predicted = (
-        *("num_layers_imu", "predict_velo_residue", "display_velo_scale"),
-        *("shared_motion_encoder", "resume_velo"),
-    )
+    read = "imu_filename", "avoid_quat_check", "k_imu_clip", "align_steps"
+    of_vectors = "num_layers_imu", "display_velo_scale", "shared_motion_encoder"
+    of_velocity = "predict_velo_residue", "resume_velo"
+    no_velocity = "--velocity_source camera fits it" if args.use_imu else _NO_IMU
     return [
         (
             args.use_imu and len(offsets) == 1,
@@ -223,10 +238,11 @@ def _imu(args: Namespace, given: Collection[str]) -> Refusals:
             f"image to the next: fill the gaps, or turn it off: {weights_off}",
         ),
         *_idle(given, read, f"without the IMU: {_NO_IMU}", unless=args.use_imu),
+        *_idle(given, of_vectors, f"without a network of velocity: {_NO_IMU}", unless=args.use_imu),
         *_idle(
             given,
-            predicted,
-            f"without a network of velocity: {_NO_IMU}",
+            of_velocity,
+            f"without a network of velocity: {no_velocity}",
             unless=args.use_velocity,
         ),
         *_idle(
@@ -240,6 +256,76 @@ def _imu(args: Namespace, given: Collection[str]) -> Refusals:
             args.no_grad_imu_consistency != "none" and args.imu_consistency_weight == 0,
             f"--no_grad_imu_consistency {args.no_grad_imu_consistency} has no use with "
             "--imu_consistency_weight 0: there is no such loss",
+        ),
+    ]
+
+
+def _motion_networks(args: Namespace, given: Collection[str]) -> Refusals:
+    driving, half = args.motion_form == "driving", args.motion_resolution == "half"
+    moves, vectors = len(args.frame_ids) > 1, args.use_velocity or args.use_gravity
+    without = f"with --pose_model_type {args.pose_model_type} and no network of velocity or gravity"
+    return [
+        (driving and not moves, f"--motion_form driving has no use here: {_NO_POSES}"),
+        (half and not moves, f"--motion_resolution half has no use here: {_NO_POSES}"),
+        (
+            driving and args.pose_model_type == "posecnn" and not vectors,
+            f"--motion_form driving has no use {without}: that has the published form",
+        ),
+        (
+            half and args.pose_model_type == "shared" and not vectors,
+            f"--motion_resolution half has no use {without}: depth's encoder sees whole images",
+        ),
+        (
+            half and max(args.height, args.width) <= _ONE_PIXEL_PX,
+            f"--motion_resolution half leaves one pixel of {args.width}x{args.height} images, "
+            "which encoders halve five times more: use larger images",
+        ),
+        (
+            driving and args.predict_velo_residue,
+            "--predict_velo_residue contradicts --motion_form driving: a residue begins at 0, and "
+            "not at 5 m/s",
+        ),
+        (
+            driving and "gravity_weight" in given,
+            "--gravity_weight has no use with --motion_form driving, which knows how strong "
+            "gravity is",
+        ),
+    ]
+
+
+def _velocity(args: Namespace, given: Collection[str]) -> Refusals:
+    source, offsets = args.velocity_source, args.frame_ids
+    shown = " ".join(map(str, offsets))
+    return [
+        (
+            source != "network" and not args.use_inertial_motion,
+            f"--velocity_source {source} has no use: no loss has the IMU's motion, "
+            "--imu_warp_weight and the like are 0",
+        ),
+        (
+            source == "camera" and 1 not in offsets,
+            f"--velocity_source camera needs 1 among --frame_ids, not {shown}: the velocity is "
+            "fitted with the target's gravity, which is seen in the pair of 0 and 1",
+        ),
+        (
+            source == "camera" and args.imu_velocity_weight > 0,
+            "--imu_velocity_weight has no use with --velocity_source camera: there is one velocity "
+            "for all images, which the IMU carries",
+        ),
+        (
+            args.imu_velocity_weight > 0 and not {-1, 1} <= set(offsets),
+            f"--imu_velocity_weight needs -1 and 1 among --frame_ids, not {shown}: it compares "
+            "velocities of two pairs",
+        ),
+        (
+            args.align_steps > 0 and 1 not in offsets,
+            f"--align_steps needs 1 among --frame_ids, not {shown}: it follows drives from each "
+            "image to the next",
+        ),
+        (
+            args.align_steps > 0 and args.pose_model_input == "all",
+            "--align_steps needs --pose_model_input pairs: it follows drives from each image to "
+            "the next",
         ),
     ]
 
@@ -274,6 +360,10 @@ def _filter(args: Namespace, given: Collection[str]) -> Refusals:
     of_vision = "noise_preset", "vis_covar_use_fixed", "naive_vis_covar"
     uncertain = args.use_ekf or args.sample_vis_pose
     silent = args.pose_model_type == "posecnn" and not args.vis_covar_use_fixed
+    compared = (
+        *(args.imu_warp_weight, args.imu_consistency_weight, args.imu_l2_weight),
+        *(args.ekf_velo_weight, args.ekf_gravity_weight),
+    )
     alone = "needs --vis_covar_use_fixed with --pose_model_type posecnn: that predicts no"
     return [
         *_idle(given, filtered, "without --use_ekf: there is no filter", unless=args.use_ekf),
@@ -284,9 +374,10 @@ def _filter(args: Namespace, given: Collection[str]) -> Refusals:
             unless=uncertain,
         ),
         (
-            args.use_ekf and not args.use_inertial_motion,
-            "--use_ekf has no use without a loss of the IMU's motion: give --imu_warp_weight, "
-            "--imu_consistency_weight, --imu_l2_weight, --ekf_velo_weight or --ekf_gravity_weight",
+            args.use_ekf and not any(compared),
+            "--use_ekf has no use without a loss of the motion that it fuses: give "
+            "--imu_warp_weight, --imu_consistency_weight, --imu_l2_weight, --ekf_velo_weight or "
+            "--ekf_gravity_weight",
         ),
         (
             args.vis_covar_use_fixed and args.naive_vis_covar,
@@ -309,6 +400,10 @@ def _run(args: Namespace, given: Collection[str]) -> Refusals:
     there = args.load_weights_folder is not None
     absent = [name for name in args.models_to_load if name not in models(args)]
     return [
+        (
+            args.scheduler == "cosine" and "scheduler_step_size" in given,
+            "--scheduler_step_size has no use with --scheduler cosine, which falls at every step",
+        ),
         (args.amp == "fp16" and args.no_cuda, "--amp fp16 needs a GPU, with --no_cuda use bf16"),
         (
             "first_save_epoch" in given and args.first_save_epoch >= args.num_epochs,
@@ -335,7 +430,8 @@ def _run(args: Namespace, given: Collection[str]) -> Refusals:
 
 
 _RULES: tuple[Callable[[Namespace, Collection[str]], Refusals], ...] = (
-    *(_data, _camera, _image_noise, _imu, _shared_encoder, _filter, _run),
+    *(_data, _camera, _image_noise, _imu, _motion_networks, _velocity, _shared_encoder),
+    *(_filter, _run),
 )
 
 
@@ -344,7 +440,7 @@ def _give_way(args: Namespace, given: Collection[str]) -> None:
     args.loss_resolution = "native" if args.v1_multiscale else "full"
     if args.shared_motion_encoder:
         args.num_layers_imu = args.num_layers
-    if not args.use_gravity:
+    if not args.use_gravity or args.motion_form == "driving":
         args.gravity_weight = 0.0
     args.first_save_epoch = min(args.first_save_epoch, args.num_epochs - 1)
     if args.resume_epochs is not None:

@@ -15,6 +15,11 @@ def add_imu(parser: ArgumentParser) -> None:
         ("imu_consistency_weight", 0.01, "they equal those warped by the camera's motion"),
         ("imu_l2_weight", 0.0, "the two motions themselves are equal"),
         (
+            "imu_velocity_weight",
+            0.0,
+            "the IMU carries the velocity of an image to that of the next",
+        ),
+        (
             "velo_weight",
             0.001,
             "the predicted speed is the recorded one, which GPS and IMU measured together: with 0, "
@@ -38,11 +43,28 @@ def add_imu(parser: ArgumentParser) -> None:
         "%(default)g)",
     )
     group.add_argument(
+        "--align_steps",
+        type=whole(0),
+        default=0,
+        metavar="STEPS",
+        help="every so many steps the IMU says how many metres that unit has, from how the speed "
+        "changes along the drives; without the recorded speed it is the way to the scale "
+        "(default: %(default)s, never: the networks learn to count in it)",
+    )
+    group.add_argument(
         "--no_grad_imu_consistency",
         choices=("none", "network", "imu"),
         default="none",
         help="which side of the consistency learns nothing from it: neither, the camera's motion, "
         "or the IMU's (default: %(default)s)",
+    )
+    group.add_argument(
+        "--velocity_source",
+        choices=("network", "recorded", "camera"),
+        default="network",
+        help="of the IMU's motion: a network of its own, as published; the recorded speed in the "
+        "direction that the network says; or the one with which the IMU comes nearest to the "
+        "camera's motion (default: %(default)s)",
     )
     group.add_argument(
         "--predict_velo_residue",

@@ -85,6 +85,10 @@ def add_training(parser: ArgumentParser) -> None:
         help="of the run, a new folder in LOG_DIR (default: %(default)s)",
     )
     _add_data(group)
+    _add_depth(group)
+
+
+def _add_depth(group: Options) -> None:
     group.add_argument(
         "--num_layers",
         "--num_layer",
@@ -114,8 +118,8 @@ def add_training(parser: ArgumentParser) -> None:
         choices=range(4),
         nargs="+",
         default=[0, 1, 2, 3],
-        help="of the disparities, 2^SCALE times smaller than the images; 0 is one of them "
-        "(default: 0 1 2 3)",
+        help="of the disparities, 2^SCALE times smaller than the images; the finest is enlarged "
+        "where depth is asked for (default: 0 1 2 3)",
     )
     group.add_argument(
         "--min_depth",
@@ -131,6 +135,13 @@ def add_training(parser: ArgumentParser) -> None:
         default=100.0,
         metavar="UNITS",
         help="depth where the disparity is 0, in the same units (default: %(default)g)",
+    )
+    group.add_argument(
+        "--initial_depth_m",
+        type=number(above=True),
+        metavar="M",
+        help="what untrained networks say everywhere [m] (default: none, it is where the "
+        "disparity is 1/2, about 1 m, as published)",
     )
 
 
@@ -186,6 +197,20 @@ def add_optimisation(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--num_epochs", type=whole(1), default=30, metavar="EPOCHS", help="(default: %(default)s)"
+    )
+    group.add_argument(
+        "--scheduler",
+        choices=("step", "cosine"),
+        default="step",
+        help="of the learning rate: a tenth every SCHEDULER_STEP_SIZE epochs, or down a cosine to "
+        "a hundredth at the end (default: %(default)s)",
+    )
+    group.add_argument(
+        "--warmup_steps",
+        type=whole(0),
+        default=0,
+        metavar="STEPS",
+        help="the learning rate rises over so many steps at first (default: %(default)s)",
     )
     group.add_argument(
         "--scheduler_step_size",
@@ -256,6 +281,12 @@ def _add_networks(group: Options) -> None:
         help="the encoders begin with ImageNet's weights, or at random (default: %(default)s)",
     )
     group.add_argument(
+        "--narrow_networks",
+        action="store_true",
+        help="half the channels in every ResNet and in the decoder of depth, for a quick look on a "
+        "CPU; needs --weights_init scratch, since there are no such weights of ImageNet",
+    )
+    group.add_argument(
         "--pretrained_path",
         type=file,
         metavar="PATH",
@@ -275,6 +306,20 @@ def _add_networks(group: Options) -> None:
         default="separate_resnet",
         help="the network of the camera's motion: an encoder of its own, a small one that predicts "
         "no uncertainty, or the encoder of depth (default: %(default)s)",
+    )
+    group.add_argument(
+        "--motion_form",
+        choices=("published", "driving"),
+        default="published",
+        help="what the numbers of the decoders of motion, velocity and gravity stand for: "
+        "hundredths, as published, which begin at rest; or those of a car, which begins at 5 m/s "
+        "upright (default: %(default)s)",
+    )
+    group.add_argument(
+        "--motion_resolution",
+        choices=("full", "half"),
+        default="full",
+        help="of the images that motion, velocity and gravity are seen in (default: %(default)s)",
     )
     group.add_argument(
         "--shared_motion_encoder",

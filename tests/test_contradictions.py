@@ -37,6 +37,8 @@ def refusal(words: str, capsys) -> str:
         (NO_IMU + "--velo_weight 0.1", False, True),
         (NO_IMU + "--use_ekf --ekf_velo_weight 1", True, True),
         (NO_IMU + "--use_ekf --ekf_gravity_weight 1", True, True),
+        (NO_IMU + "--imu_velocity_weight 0.1", True, True),
+        (NO_IMU + "--imu_warp_weight 1 --velocity_source recorded", True, True),
         (STEREO, False, False),
     ],
 )
@@ -45,6 +47,17 @@ def test_networks_are_there_for_the_losses_that_need_them(words, inertial, veloc
     assert (args.use_inertial_motion, args.use_gravity) == (inertial, inertial)
     assert (args.use_velocity, args.use_imu) == (velocity, velocity)
     assert args.gravity_weight == (0.001 if inertial else 0)
+
+
+@pytest.mark.parametrize("loss", ["--imu_warp_weight 1", "--velo_weight 1", "--imu_l2_weight 1"])
+def test_a_velocity_that_is_fitted_needs_the_imu_and_gravity_and_no_network_of_its_own(loss):
+    args = train(NO_IMU + f"--velocity_source camera {loss}")
+    assert args.use_inertial_motion and args.use_imu and args.use_gravity
+    assert not args.use_velocity and args.gravity_weight == 0.001
+
+
+def test_the_length_of_gravity_is_no_loss_where_it_is_known():
+    assert train("--motion_form driving").gravity_weight == 0
 
 
 @pytest.mark.parametrize(
@@ -57,6 +70,14 @@ def test_networks_are_there_for_the_losses_that_need_them(words, inertial, veloc
         (NO_IMU + "--pose_model_type posecnn", "encoder depth pose"),
         (NO_IMU + "--pose_model_type shared", "encoder depth pose"),
         ("--shared_motion_encoder", "encoder depth pose_encoder pose velo gravity"),
+        (
+            "--velocity_source camera",
+            "encoder depth pose_encoder pose gravity_encoder gravity",
+        ),
+        (
+            "--velocity_source camera --shared_motion_encoder",
+            "encoder depth pose_encoder pose gravity",
+        ),
         (
             NO_IMU + "--predictive_mask --disable_automasking",
             "encoder depth pose_encoder pose predictive_mask",
@@ -74,9 +95,10 @@ def test_the_models_of_a_run_follow_from_its_options(words, names):
     assert args.models_to_load == [name for name in names.split() if name in usual]
 
 
-def test_frames_and_scales_are_put_in_order():
-    args = train("--frame_ids 2 1 0 -1 --scales 3 0 1")
-    assert (args.frame_ids, args.scales) == ([0, 2, 1, -1], [0, 1, 3])
+@pytest.mark.parametrize("given, ordered", [("3 0 1", [0, 1, 3]), ("3 1", [1, 3]), ("2", [2])])
+def test_frames_and_scales_are_put_in_order(given, ordered):
+    args = train(f"--frame_ids 2 1 0 -1 --scales {given}")
+    assert (args.frame_ids, args.scales) == ([0, 2, 1, -1], ordered)
 
 
 @pytest.mark.parametrize(
@@ -167,13 +189,20 @@ DATA = [
     ("--data_path ~nobody_of_this_name", "no such home folder"),
     ("--frame_ids -1 1", "--frame_ids -1 1 lacks 0, the target"),
     ("--frame_ids 0 0 1", "--frame_ids 0 0 1 has an image twice"),
-    ("--scales 1 2", "--scales lacks 0"),
+    ("--initial_depth_m 0.5", "--initial_depth_m 0.5 is not between 0.54 and 540 m"),
+    ("--initial_depth_m 540", "--initial_depth_m 540.0 is not between 0.54 and 540 m"),
+    (
+        "--initial_depth_m 8 --min_depth 0.5 --max_depth 4 --trans_scale_factor 2",
+        "--initial_depth_m 8.0 is not between 1 and 8 m, which are --min_depth and --max_depth ti",
+    ),
     ("--scales 0 1 1", "--scales has a scale twice"),
     (NO_IMU + "--frame_ids 0", "--frame_ids 0 without --use_stereo leaves no image"),
 ]
 CAMERA = [
     ("--predictive_mask", "--predictive_mask needs --disable_automasking"),
     ("--v1_multiscale --loss_resolution full", "--v1_multiscale contradicts --loss_resolution"),
+    ("--narrow_networks", "--narrow_networks needs --weights_init scratch"),
+    ("--narrow_networks --pretrained_path a.pth", "--narrow_networks needs --weights_init scratch"),
     ("--pretrained_path a.pth --weights_init scratch", "--pretrained_path has no use with"),
     ("--pretrained_path a.pth --num_layers 50", "--num_layers is 50 and --num_layers_imu 18"),
     (STEREO + "--pose_model_type posecnn", "--pose_model_type has no use here: --frame_ids 0"),
@@ -204,6 +233,7 @@ IMU = [
     (NO_IMU + "--imu_filename a.txt", "--imu_filename has no use without the IMU: no loss uses"),
     (NO_IMU + "--avoid_quat_check", "--avoid_quat_check has no use without the IMU"),
     (NO_IMU + "--k_imu_clip 4", "--k_imu_clip has no use without the IMU"),
+    (NO_IMU + "--align_steps 100", "--align_steps has no use without the IMU"),
     (NO_IMU + "--num_layers_imu 18", "--num_layers_imu has no use without a network of velocity"),
     (NO_IMU + "--predict_velo_residue", "--predict_velo_residue has no use without a network"),
     (NO_IMU + "--display_velo_scale", "--display_velo_scale has no use without a network"),
@@ -235,6 +265,66 @@ IMU = [
         "--num_layers_imu 18 contradicts --shared_motion_encoder: that has the 34 of",
     ),
 ]
+SEEN_MOTION = [
+    (STEREO + "--motion_form driving", "--motion_form driving has no use here: --frame_ids 0"),
+    (STEREO + "--motion_resolution half", "--motion_resolution half has no use here: --frame_ids"),
+    (
+        NO_IMU + "--motion_form driving --pose_model_type posecnn",
+        "--motion_form driving has no use with --pose_model_type posecnn and no network",
+    ),
+    (
+        NO_IMU + "--motion_resolution half --pose_model_type shared",
+        "--motion_resolution half has no use with --pose_model_type shared and no network",
+    ),
+    (
+        "--motion_resolution half --height 64 --width 64",
+        "--motion_resolution half leaves one pixel of 64x64 images",
+    ),
+    (
+        "--motion_form driving --predict_velo_residue",
+        "--predict_velo_residue contradicts --motion_form driving",
+    ),
+    (
+        "--motion_form driving --gravity_weight 0.001",
+        "--gravity_weight has no use with --motion_form driving",
+    ),
+]
+VELOCITY = [
+    *(
+        (words, f"--velocity_source {source} has no use: no loss has the IMU's motion")
+        for words, source in (
+            (NO_IMU + "--velocity_source camera", "camera"),
+            (NO_IMU + "--velocity_source recorded", "recorded"),
+            (NO_IMU + "--velocity_source recorded --velo_weight 1", "recorded"),
+        )
+    ),
+    (
+        "--velocity_source camera --frame_ids 0 -1",
+        "--velocity_source camera needs 1 among --frame_ids, not 0 -1",
+    ),
+    (
+        "--velocity_source camera --imu_velocity_weight 1",
+        "--imu_velocity_weight has no use with --velocity_source camera",
+    ),
+    (
+        "--velocity_source camera --predict_velo_residue",
+        "--predict_velo_residue has no use without a network of velocity: --velocity_source camera",
+    ),
+    (
+        "--velocity_source camera --load_weights_folder a --resume_velo",
+        "--resume_velo has no use without a network of velocity: --velocity_source camera",
+    ),
+    (
+        "--imu_velocity_weight 1 --frame_ids 0 1 2",
+        "--imu_velocity_weight needs -1 and 1 among --frame_ids, not 0 1 2",
+    ),
+    ("--imu_velocity_weight 1 --frame_ids 0 -1", "--imu_velocity_weight needs -1 and 1 among"),
+    ("--align_steps 9 --frame_ids 0 -1", "--align_steps needs 1 among --frame_ids, not 0 -1"),
+    (
+        "--align_steps 9 --pose_model_input all",
+        "--align_steps needs --pose_model_input pairs",
+    ),
+]
 FILTER = [
     *(
         (given, f"{given.split()[0]} has no use without --use_ekf: there is no filter")
@@ -248,7 +338,9 @@ FILTER = [
         (given, f"{given.split()[0]} has no use without --use_ekf or --sample_vis_pose")
         for given in ("--noise_preset published", "--vis_covar_use_fixed", "--naive_vis_covar")
     ),
-    (NO_IMU + "--use_ekf", "--use_ekf has no use without a loss of the IMU's motion"),
+    (NO_IMU + "--use_ekf", "--use_ekf has no use without a loss of the motion that it fuses"),
+    (NO_IMU + "--use_ekf --imu_velocity_weight 1", "--use_ekf has no use without a loss"),
+    (NO_IMU + "--use_ekf --velo_weight 1 --velocity_source camera", "--use_ekf has no use without"),
     (NO_IMU + "--use_ekf --velo_weight 1", "--use_ekf has no use without a loss"),
     (
         "--use_ekf --vis_covar_use_fixed --naive_vis_covar",
@@ -268,6 +360,10 @@ FILTER = [
     ),
 ]
 RUN = [
+    (
+        "--scheduler cosine --scheduler_step_size 15",
+        "--scheduler_step_size has no use with --scheduler cosine",
+    ),
     ("--amp fp16 --no_cuda", "--amp fp16 needs a GPU, with --no_cuda use bf16"),
     ("--first_save_epoch 30", "--first_save_epoch 30 never comes: epochs are counted from 0 to 29"),
     ("--models_to_load depth", "--models_to_load has no use without --load_weights_folder"),
@@ -291,7 +387,10 @@ RUN = [
 ]
 
 
-@pytest.mark.parametrize("words, message", [*DATA, *CAMERA, *IMAGE_NOISE, *IMU, *FILTER, *RUN])
+@pytest.mark.parametrize(
+    "words, message",
+    [*DATA, *CAMERA, *IMAGE_NOISE, *IMU, *SEEN_MOTION, *VELOCITY, *FILTER, *RUN],
+)
 def test_a_contradiction_is_one_line_with_the_reason(words, message, capsys):
     assert message in refusal(words, capsys)
 
@@ -316,6 +415,24 @@ def test_a_contradiction_is_one_line_with_the_reason(words, message, capsys):
         NO_IMU + "--frame_ids 0 -3 5",
         NO_IMU + "--velo_weight 1 --display_velo_scale --predict_velo_residue",
         STEREO,
+        STEREO + "--motion_form published --motion_resolution full",
+        STEREO + "--velocity_source network --align_steps 0 --imu_velocity_weight 0",
+        "--motion_form driving --gravity_weight 0",
+        "--motion_form driving --pose_model_type posecnn",
+        NO_IMU + "--motion_form driving --pose_model_type shared",
+        NO_IMU + "--motion_resolution half --pose_model_type posecnn --height 96 --width 64",
+        NO_IMU + "--motion_resolution half --pose_model_input all",
+        "--motion_resolution half --pose_model_type shared",
+        "--velocity_source camera --frame_ids 0 1",
+        "--velocity_source camera --display_velo_scale --num_layers_imu 34",
+        "--velocity_source camera --shared_motion_encoder --velo_weight 0 --align_steps 9",
+        "--velocity_source recorded --predict_velo_residue --imu_velocity_weight 1",
+        NO_IMU + "--velo_weight 1 --align_steps 9",
+        "--narrow_networks --weights_init scratch",
+        "--initial_depth_m 0.6",
+        "--initial_depth_m 8 --min_depth 0.5 --max_depth 4 --trans_scale_factor 2.1",
+        "--scheduler cosine --warmup_steps 50",
+        "--scheduler step --scheduler_step_size 3 --warmup_steps 50",
         "--frame_ids 0 -1 1 --use_stereo",
         "--dataset kitti_odom --split odom --png",
         "--predictive_mask --disable_automasking --avg_reprojection --no_ssim",

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from layers import depth_to_disp, disp_to_depth
 from networks.depth_decoder import DepthDecoder
 
 R18 = (64, 64, 128, 256, 512)
@@ -18,13 +19,15 @@ CHANNELS = (16, 32, 64, 128, 256)
 SMALL = (4, 5, 6, 7, 8)  # an encoder for quick tests
 
 
-def published_shapes(num_ch_enc, scales, outputs=1) -> dict[str, tuple[int, ...]]:
+def published_shapes(
+    num_ch_enc, scales, outputs=1, channels=CHANNELS
+) -> dict[str, tuple[int, ...]]:
     kernels = []
     for i in (4, 3, 2, 1, 0):
-        kernels.append(("conv.conv", CHANNELS[i], num_ch_enc[4] if i == 4 else CHANNELS[i + 1]))
+        kernels.append(("conv.conv", channels[i], num_ch_enc[4] if i == 4 else channels[i + 1]))
         skipped = num_ch_enc[i - 1] if i else 0
-        kernels.append(("conv.conv", CHANNELS[i], CHANNELS[i] + skipped))
-    kernels += [("conv", outputs, CHANNELS[scale]) for scale in scales]
+        kernels.append(("conv.conv", channels[i], channels[i] + skipped))
+    kernels += [("conv", outputs, channels[scale]) for scale in scales]
     shapes = {}
     for j, (name, to, of) in enumerate(kernels):
         shapes[f"decoder.{j}.{name}.weight"] = (to, of, 3, 3)
@@ -75,6 +78,45 @@ def test_parameters_have_the_published_names_and_shapes(channels, scales, output
         decoder = DepthDecoder(channels, scales, outputs)
     shapes = {name: tuple(value.shape) for name, value in decoder.state_dict().items()}
     assert shapes == published_shapes(channels, scales, outputs)
+
+
+@pytest.mark.parametrize("scales", [(0, 1, 2, 3), (2,)], ids=str)
+def test_a_narrow_decoder_has_half_the_channels_under_the_same_names(scales):
+    encoder = tuple(count // 2 for count in R18)
+    with torch.device("meta"):
+        decoder = DepthDecoder(encoder, scales, narrow=True)
+    shapes = {name: tuple(value.shape) for name, value in decoder.state_dict().items()}
+    assert shapes == published_shapes(encoder, scales, channels=(8, 16, 32, 64, 128))
+
+
+@pytest.mark.parametrize("scales", [(0, 1, 2, 3), (1, 3)], ids=str)
+@pytest.mark.parametrize("depth", [0.6, 1.5, 10.0])
+def test_an_untrained_decoder_says_the_depth_it_is_to_begin_at(depth, scales):
+    decoder = DepthDecoder(R18, scales)
+    decoder.begin_at(depth_to_disp(depth, 0.1, 100))
+    with torch.no_grad():
+        outputs = decoder(pyramid(R18, dtype=torch.float32))
+    assert len(outputs) == len(scales)
+    for disp in outputs.values():
+        _, said = disp_to_depth(disp, 0.1, 100)
+        away = (said / depth).log()
+        assert away.mean().abs() < 0.4 and (away.abs() < math.log(3)).float().mean() > 0.98
+
+
+def test_a_beginning_changes_nothing_but_the_outputs_biases():
+    decoder = DepthDecoder(SMALL)
+    before = {name: value.clone() for name, value in decoder.state_dict().items()}
+    decoder.begin_at(0.2)
+    changed = {n for n, value in decoder.state_dict().items() if not torch.equal(value, before[n])}
+    assert changed == {f"decoder.{j}.conv.bias" for j in (10, 11, 12, 13)}
+    for module in decoder.decoder[10:]:
+        assert_close(module.conv.bias.sigmoid(), torch.tensor([0.2]))
+
+
+@pytest.mark.parametrize("scales", [(0, 1, 2, 3), (3, 1), (2,)], ids=str)
+def test_the_finest_output_is_that_of_the_finest_scale(scales):
+    decoder, features = DepthDecoder(SMALL, scales).double(), pyramid()
+    assert torch.equal(decoder.finest(features), decoder(features)["disp", min(scales)])
 
 
 @pytest.mark.parametrize("outputs", [1, 3])

@@ -10,7 +10,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+import losses
 from ekf import noise
+from layers import disp_to_depth
+from networks import motion_forms
 from networks.factory import POSE_NETWORKS, build_models, pretrain
 from networks.resnet_encoder import ResnetEncoder
 from utils import UserError
@@ -24,11 +27,17 @@ def options_of(**changes) -> Namespace:
     options = Namespace(
         num_layers=18,
         num_layers_imu=18,
+        narrow_networks=False,
         scales=[0, 1, 2, 3],
+        min_depth=0.1,
+        max_depth=100.0,
+        initial_depth_m=None,
+        trans_scale_factor=5.4,
         frame_ids=[0, -1, 1],
         use_stereo=False,
         pose_model_type="separate_resnet",
         pose_model_input="pairs",
+        motion_form="published",
         predictive_mask=False,
         shared_motion_encoder=False,
         use_velocity=False,
@@ -67,6 +76,8 @@ IMU = {"use_velocity": True, "use_gravity": True}
         ({"pose_model_input": "all"}, BASE),
         ({"predictive_mask": True}, BASE | {"predictive_mask"}),
         ({"use_velocity": True}, BASE | VELO),
+        ({"use_gravity": True}, BASE | GRAVITY),
+        ({"use_gravity": True, "shared_motion_encoder": True}, BASE | {"gravity"}),
         (IMU, BASE | VELO | GRAVITY),
         ({**IMU, "use_ekf": True}, BASE | VELO | GRAVITY | {"ekf_model"}),
         ({**IMU, "shared_motion_encoder": True}, BASE | {"velo", "gravity"}),
@@ -127,6 +138,54 @@ def test_encoders_have_their_own_depths_and_decoders_fit_them():
     assert models["depth"].decoder[0].conv.conv.in_channels == 2048
     assert models["velo_encoder"].num_input_images == models["gravity_encoder"].num_input_images
     assert models["velo_encoder"].num_input_images == 2
+
+
+def test_narrow_networks_are_narrow_throughout_and_fit_together():
+    wide, narrow = (
+        build(**IMU, num_layers=50, predictive_mask=True, use_ekf=True, narrow_networks=narrow)
+        for narrow in (False, True)
+    )
+    assert list(wide) == list(narrow)
+    for name, model in narrow.items():
+        if isinstance(model, ResnetEncoder):
+            assert model.num_ch_enc == tuple(n // 2 for n in wide[name].num_ch_enc), name
+    for name in ("depth", "predictive_mask"):
+        first, last = narrow[name].decoder[0].conv.conv, narrow[name].decoder[9].conv.conv
+        assert (first.in_channels, first.out_channels, last.out_channels) == (1024, 128, 8), name
+    channels = {name: narrow[name].net[0].in_channels for name in ("pose", "velo", "gravity")}
+    assert channels == {"pose": 1024, "velo": 256, "gravity": 256}
+
+
+@pytest.mark.parametrize("kind", ["shared", "posecnn"])
+def test_other_networks_of_motion_fit_narrow_ones_too(kind):
+    models = build(pose_model_type=kind, narrow_networks=True)
+    if kind == "shared":
+        assert models["pose"].net[0].in_channels == 256
+
+
+@pytest.mark.parametrize("unit_m", [5.4, 2.0])
+@pytest.mark.parametrize("depth_m", [1.0, 8.0])
+def test_depth_begins_where_it_is_asked_to(depth_m, unit_m):
+    options = options_of(
+        initial_depth_m=depth_m, trans_scale_factor=unit_m, frame_ids=[0], use_stereo=True
+    )
+    models = build_models(options, pretrained=False)
+    for output in models["depth"].decoder[10:]:
+        _, depth = disp_to_depth(output.conv.bias.sigmoid(), 0.1, 100.0)
+        assert_close(unit_m * depth, torch.tensor([depth_m]), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("form", motion_forms.MOTION_FORMS)
+def test_all_decoders_have_the_form_that_is_asked_for(form, shared):
+    models = build(**IMU, motion_form=form, shared_motion_encoder=shared)
+    assert models["pose"].translation == motion_forms.TRANSLATION[form]
+    assert models["velo"].form == motion_forms.VELOCITY[form]
+    assert models["gravity"].form == motion_forms.UP[form]
+    assert models["velo"].length is None
+    assert models["gravity"].length == (losses.GRAVITY if form == motion_forms.DRIVING else None)
+    kind = build(pose_model_type="shared", motion_form=form)["pose"]
+    assert kind.translation == motion_forms.TRANSLATION[form]
 
 
 def test_shared_vectors_sit_on_the_pose_encoder():

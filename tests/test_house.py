@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "losses": {"liegroups", "similarity"},
     "metrics": set(),
     "utils": set(),
-    "networks": {"ekf", "utils"},
+    "networks": {"layers", "losses", "ekf", "utils"},
     "splits": set(),
     "option_groups": set(),
     "options": {"option_groups"},
@@ -46,6 +46,7 @@ ROOMS: dict[str, set[str]] = {
     "benchmarks": {
         *("liegroups", "layers", "ekf", "losses", "metrics", "utils", "networks"),
         *("options", "datasets", "training", "evaluation"),
+        *("make_synthetic_kitti", "match_kitti_imu"),
     },
 }
 NOT_ROOMS = {"tests", "data", "runs"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from evaluation.inference import DepthNetwork
@@ -36,6 +37,21 @@ def test_it_is_the_inverse_of_the_published_depth_in_metres(folder, images, devi
     depth_m = 5.4 / (1 / 100 + (1 / 0.1 - 1 / 100) * disp)
     assert got.shape == (3, 1, SIDE, SIDE) and got.dtype == torch.float32
     assert_close(got.double(), 1 / depth_m, atol=0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scales", [(1, 2, 3), (3,)], ids=str)
+def test_a_disparity_that_is_smaller_than_the_images_is_enlarged(scales, images, tmp_path):
+    words = ("--scales", *map(str, scales))
+    folder = write_weights(tmp_path / "models" / "w", *words, told={"scales": list(scales)})
+    weights = open_depth(folder, CPU)
+    with torch.no_grad():
+        features = weights.models["encoder"](images.float() / 255)
+        disp = weights.models["depth"](features)["disp", scales[0]]
+    assert disp.shape[-1] == SIDE >> scales[0]
+    got = DepthNetwork(weights).inverse_depth(images)
+    assert got.shape == (3, 1, SIDE, SIDE)
+    enlarged = F.interpolate(disp, scale_factor=2 ** scales[0], mode="bilinear")
+    assert_close(got, (1 / 100 + (1 / 0.1 - 1 / 100) * enlarged) / 5.4, atol=0, rtol=1e-4)
 
 
 def test_the_unit_and_the_factor_multiply_all_depths(folder, images):

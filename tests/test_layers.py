@@ -58,6 +58,14 @@ def test_disparity_spans_the_depth_range_and_is_linear_in_inverse_depth(dtype):
     assert_close(scaled * depth, torch.ones(11, dtype=dtype))
 
 
+@pytest.mark.parametrize("depth", [0.1, 0.5, 1.7, 100])
+def test_the_disparity_of_a_depth_leads_back_to_it(depth):
+    disp = layers.depth_to_disp(depth, 0.1, 100)
+    assert -1e-12 <= disp <= 1 + 1e-12
+    _, back = layers.disp_to_depth(torch.tensor(disp, dtype=torch.float64), 0.1, 100)
+    assert_close(back.item(), float(depth))
+
+
 @pytest.mark.parametrize("bounds", [(0, 100), (-1, 100), (10, 1), (1, 1), (float("nan"), 1)])
 def test_an_impossible_depth_range_is_refused(bounds):
     with pytest.raises(ValueError, match="expected 0 < min_depth < max_depth, got"):

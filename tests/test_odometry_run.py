@@ -244,6 +244,13 @@ def test_weights_of_the_camera_alone(data, tmp_path):
         evaluated(data, folder, "--start", "network")
 
 
+def test_weights_whose_velocity_was_fitted_have_a_unit_and_no_network_of_velocity(data, tmp_path):
+    folder = weights(tmp_path, "--velocity_source", "camera", "--shared_motion_encoder")
+    (found,) = evaluated(data, folder)
+    assert "no velocity network" in found.absent["imu"]
+    assert not any("without IMU and stereo" in note for note in found.notes)
+
+
 def test_the_noise_can_be_another(data, tmp_path):
     folder = weights(tmp_path, "--use_ekf", "--noise_preset", "published")
     found = [

@@ -49,6 +49,20 @@ def test_its_depths_are_those_that_are_predicted_here(batch, file, weights):
     assert got.std() > 1e-4  # it does look at the images
 
 
+def test_depths_are_as_large_as_the_images_whatever_the_finest_scale(tmp_path):
+    told = {"scales": [1, 3]}
+    folder = write_weights(tmp_path / "models" / "w", "--scales", "1", "3", told=told)
+    weights = open_depth(folder, CPU)
+    images = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
+    export(weights, tmp_path / "depth.onnx")
+    session = onnxruntime.InferenceSession(
+        tmp_path / "depth.onnx", providers=["CPUExecutionProvider"]
+    )
+    (got,) = session.run(None, {"image": images.numpy().astype(np.float32) / 255})
+    assert got.shape == (2, 1, SIDE, SIDE)
+    assert_allclose(got, 1 / DepthNetwork(weights).inverse_depth(images).numpy(), rtol=1e-4)
+
+
 def test_it_says_what_it_is(file):
     model = onnx.load(file)
     onnx.checker.check_model(model, full_check=True)

@@ -6,12 +6,13 @@ import json
 import re
 import subprocess
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
 
 import options
-from option_groups import data_programs
+from option_groups import data_programs, inertial_training
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.txt"))
@@ -100,15 +101,24 @@ PUBLISHED = {
 }
 BEYOND = {
     "paths": {"cache_dir": None},
-    "training": {"intrinsics": "calibrated", "skip_broken": False},
-    "optimisation": {"accumulate_steps": 1, "clip_grad_norm": 0, "amp": "off"},
+    "training": {"intrinsics": "calibrated", "skip_broken": False, "initial_depth_m": None},
+    "optimisation": {
+        "accumulate_steps": 1,
+        "scheduler": "step",
+        "warmup_steps": 0,
+        "clip_grad_norm": 0,
+        "amp": "off",
+    },
     "ablation": {
         "loss_resolution": "full",
+        "narrow_networks": False,
         "pretrained_path": None,
+        "motion_form": "published",
+        "motion_resolution": "full",
         "shared_motion_encoder": False,
     },
     "noise": {},
-    "imu": {},
+    "imu": {"imu_velocity_weight": 0, "align_steps": 0, "velocity_source": "network"},
     "ekf": {"noise_preset": "published"},
     "system": {"compile": False, "channels_last": False, "seed": 0, "deterministic": False},
     "loading": {"resume": None, "overwrite": False},
@@ -130,9 +140,12 @@ GIVEN = [
     "--frame_ids 0 -2 -1 1 2 --intrinsics fixed --skip_broken",
     "--batch_size 4 --accumulate_steps 2 --learning_rate 2e-4 --num_epochs 20",
     "--scheduler_step_size 5 --clip_grad_norm 1.5 --amp bf16",
+    "--scheduler cosine --warmup_steps 50",
+    "--scales 1 3 --initial_depth_m 8",
     "--loss_resolution native --v1_multiscale --avg_reprojection --no_ssim",
     "--disable_automasking --predictive_mask --pose_model_input all --pose_model_type shared",
-    "--weights_init scratch",
+    "--weights_init scratch --narrow_networks",
+    "--motion_form driving --motion_resolution half --gravity_weight 0",
     "--pretrained_path r18.pth",
     "--shared_motion_encoder",
     "--imu_filename noisy.txt --avoid_quat_check --img_noise_type bcsh",
@@ -143,6 +156,7 @@ GIVEN = [
     "--imu_l2_weight 1 --imu_warp_weight 2 --imu_consistency_weight 3 --trans_scale_factor 4",
     "--no_grad_imu_consistency network --predict_velo_residue --velo_weight 5 --gravity_weight 6",
     "--display_velo_scale --k_imu_clip 7",
+    "--imu_velocity_weight 8 --velocity_source recorded --align_steps 9",
     "--use_ekf --ekf_warming_epochs 5 --ekf_velo_weight 1 --ekf_gravity_weight 2"
     " --train_init_covar --train_imu_noise_covar --noise_preset calibrated --sample_vis_pose",
     "--use_ekf --vis_covar_use_fixed",
@@ -167,6 +181,13 @@ def value_of(words: list[str]) -> object:
 def same(value: object) -> object:
     """Bring an option's value to the form of `value_of`."""
     return str(value) if isinstance(value, Path) else value
+
+
+def parsed_names(add) -> set[str]:
+    """Return the names of the options that a function adds."""
+    parser = ArgumentParser()
+    add(parser)
+    return set(vars(parser.parse_args([])))
 
 
 @pytest.fixture
@@ -276,7 +297,9 @@ def test_a_config_says_what_it_is_and_only_what_it_changes(config, monkeypatch, 
     assert len(named) == len(set(named))
     for name in named:
         assert args[name] != DEFAULTS[name], name
-    gives_way = {"gravity_weight", "models_to_load"}
+    gives_way = {"gravity_weight", "models_to_load", "first_save_epoch"}
+    if args["loss_resolution"] == "native":
+        gives_way.add("v1_multiscale")  # the same by its older name
     for name in set(DEFAULTS) - set(named) - gives_way:
         assert args[name] == DEFAULTS[name], name
 
@@ -286,6 +309,7 @@ def test_the_configs_are_what_their_names_say():
     assert set(args) == {
         *("r18", "r18_ekf", "r50", "r50_ekf"),
         *("camera_only", "stereo", "inertial_only"),
+        *("demo", "demo_camera"),
     }
     for name in ("r18", "r18_ekf", "r50", "r50_ekf"):
         assert args[name].num_layers == int(name[1:3])
@@ -297,6 +321,11 @@ def test_the_configs_are_what_their_names_say():
     inertial = args["inertial_only"]
     assert inertial.velo_weight == 0 and inertial.use_inertial_motion and inertial.use_imu
     assert sorted(inertial.frame_ids) == [-2, -1, 0, 1, 2]
+    demo, camera = vars(args["demo"]), vars(args["demo_camera"])
+    assert demo["use_ekf"] and not camera["use_imu"]
+    inertial = parsed_names(inertial_training.add_imu) | parsed_names(inertial_training.add_ekf)
+    different = {name for name in demo if demo[name] != camera[name]}
+    assert different - DERIVED - inertial == {"model_name", "shared_motion_encoder"}
 
 
 def test_what_comes_after_a_config_counts():

@@ -153,16 +153,17 @@ def test_all_images_at_once_are_in_temporal_order():
     assert frames_seen(spies["pose_encoder"].given[0], 1) == [(-2, -1, 0, 1, 2)]
 
 
+@pytest.mark.parametrize("scale", [0, 2])
 @pytest.mark.parametrize("pose_type", ["separate_resnet", "shared", "posecnn"])
-def test_a_motion_is_that_of_its_pair_in_metres(pose_type):
-    options = tiny_options("--pose_model_type", pose_type, *WIDE, "--scales", "0")
+def test_a_motion_is_that_of_its_pair_in_metres(pose_type, scale):
+    options = tiny_options("--pose_model_type", pose_type, *WIDE, "--scales", str(scale))
     models = models_by_formula(options).eval()
     models["pose"] = Spy(lambda _: poses(8))
     prediction = predict(models, tiny_batch(options), options)
     given = poses(8)
     unit_m = torch.full((2,), UNIT_M)
     if pose_type == "posecnn":  # its translation is in units of the mean depth
-        unit_m = UNIT_M * (0.01 + (10 - 0.01) * prediction.disparity[0]).mean((1, 2, 3))
+        unit_m = UNIT_M * (0.01 + (10 - 0.01) * prediction.disparity[scale]).mean((1, 2, 3))
     for row, source in enumerate((-2, -1, 1, 2)):
         for i in (0, 1):
             axisangle, translation, uncertainty = (part[2 * row + i, 0] for part in given)
@@ -189,6 +190,63 @@ def test_of_all_images_the_motions_are_from_the_target(pose_type):
             expected = motion(axisangle, unit_m[i] * translation)
             assert_close(T_source_c0[i], expected, atol=1e-5, rtol=1e-5)
             assert_close(prediction.uncertainty[source][i], uncertainty)
+
+
+HALF = ("--motion_resolution", "half", "--height", "128")
+
+
+@pytest.mark.parametrize("given", ["pairs", "all"])
+@pytest.mark.parametrize("network", ["pose_encoder", "pose"])
+def test_motion_is_seen_at_half_the_resolution_where_it_is_asked_for(network, given):
+    kind = "separate_resnet" if network == "pose_encoder" else "posecnn"
+    argv = ("--pose_model_type", kind, "--pose_model_input", given, "--scales", "0")
+    options = tiny_options(*argv, *HALF)
+    models = models_by_formula(options).eval()
+    spies = spied(models)
+    batch = tiny_batch(options)
+    predict(models, batch, options)
+    images = 2 if given == "pairs" else 3
+    assert spies["encoder"].given[0].shape == (2, 3, 128, 64)
+    assert spies[network].given[0].shape[1:] == (3 * images, 64, 32)
+    for name in ("velo_encoder", "gravity_encoder"):
+        assert spies[name].given[0].shape == (4, 6, 64, 32)
+    first = batch.augmented[-1].unflatten(3, (32, 2)).unflatten(2, (64, 2)).mean((3, 5))
+    for name in (network, "velo_encoder"):
+        assert_close(spies[name].given[0][:2, :3], first)
+
+
+def test_a_shared_encoder_sees_motion_in_whole_images_and_velocity_in_half_ones():
+    options = tiny_options("--pose_model_type", "shared", "--scales", "0", *HALF)
+    models = models_by_formula(options).eval()
+    spies = spied(models)
+    predict(models, tiny_batch(options), options)
+    assert spies["encoder"].given[0].shape == (6, 3, 128, 64)
+    assert spies["velo_encoder"].given[0].shape == (4, 6, 64, 32)
+
+
+def test_the_smallest_images_that_may_be_halved_can_be_learnt_from():
+    argv = ("--batch_size", "1", "--frame_ids", "0", "1", "--scales", "2")
+    options = tiny_options(*argv, *HALF[:2], "--height", "96")
+    models = models_by_formula(options).train()
+    said = predict(models, tiny_batch(options, batch=1), options)
+    (said.T_first_second[1].sum() + said.velocity[0].sum()).backward()
+    assert models["pose_encoder"].encoder.layer4[1].conv2.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("scales", [(0, 1), (1, 3), (2,)], ids=str)
+def test_the_finest_disparity_is_that_of_the_finest_scale(scales):
+    options = tiny_options(*CAMERA_ALONE, "--scales", *map(str, scales))
+    models = models_by_formula(options).eval()
+    said = predict(models, tiny_batch(options), options)
+    assert set(said.disparity) == set(scales)
+    assert said.finest_disparity is said.disparity[scales[0]]
+    assert said.finest_disparity.shape[-1] == 64 >> scales[0]
+
+
+def test_a_velocity_that_is_fitted_needs_gravity_alone():
+    options = tiny_options("--velocity_source", "camera", "--scales", "0")
+    found = predict(models_by_formula(options).eval(), tiny_batch(options), options)
+    assert not found.velocity and list(found.gravity) == [-1, 0]
 
 
 @pytest.mark.parametrize("given", ["pairs", "all"])

@@ -32,14 +32,20 @@ def norm_shapes(name: str, channels: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.{n}": (channels,) for n in names} | {f"{name}.num_batches_tracked": ()}
 
 
-def published_shapes(layers: int, images: int = 1) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of a published file, without the prefix of the encoder."""
+def published_shapes(layers: int, images: int = 1, first: int = 64) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of a published file, without the prefix of the encoder.
+
+    Args:
+        layers: of the ResNet
+        images: that it sees
+        first: channels of the first map, 64 in all that is published
+    """
     stages, convs = DEPTHS[layers]
     expansion = 4 if convs == 3 else 1
-    shapes = {"conv1.weight": (64, 3 * images, 7, 7), **norm_shapes("bn1", 64)}
-    channels = 64
+    shapes = {"conv1.weight": (first, 3 * images, 7, 7), **norm_shapes("bn1", first)}
+    channels = first
     for stage, blocks in enumerate(stages):
-        width = 64 * 2**stage
+        width = first * 2**stage
         for block in range(blocks):
             name, out = f"layer{stage + 1}.{block}", width * expansion
             kernels = (1, 3, 1) if convs == 3 else (3, 3)
@@ -136,20 +142,26 @@ def one_line(error: pytest.ExceptionInfo) -> str:
 # Names and values
 
 
+@pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("images", [1, 2, 3])
 @pytest.mark.parametrize("layers", DEPTHS)
-def test_parameters_have_the_published_names_and_shapes(layers, images):
+def test_parameters_have_the_published_names_and_shapes_or_half_the_channels(
+    layers, images, narrow
+):
     with torch.device("meta"):
-        encoder = ResnetEncoder(layers, images)
+        encoder = ResnetEncoder(layers, images, narrow)
     shapes = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
-    published = published_shapes(layers, images)
+    published = published_shapes(layers, images, 32 if narrow else 64)
     assert shapes == {f"encoder.{name}": shape for name, shape in published.items()}
 
 
-@pytest.mark.parametrize(("layers", "images"), [(18, 1), (18, 2), (34, 1), (50, 2)])
-def test_features_are_those_computed_by_hand(layers, images):
-    encoder = ResnetEncoder(layers, images).double().eval()
-    state = random_weights(published_shapes(layers, images))
+@pytest.mark.parametrize(
+    ("layers", "images", "narrow"),
+    [(18, 1, False), (18, 2, False), (34, 1, False), (50, 2, False), (18, 2, True), (50, 1, True)],
+)
+def test_features_are_those_computed_by_hand(layers, images, narrow):
+    encoder = ResnetEncoder(layers, images, narrow).double().eval()
+    state = random_weights(published_shapes(layers, images, 32 if narrow else 64))
     encoder.load_state_dict({f"encoder.{name}": value for name, value in state.items()})
     image = torch.rand(2, 3 * images, 64, 96, dtype=torch.float64)
     kept = image.clone()
@@ -173,8 +185,22 @@ def test_a_network_that_does_not_exist_is_refused(arguments, message):
         ResnetEncoder(*arguments)
 
 
-def test_every_trainable_parameter_gets_a_gradient_and_the_classifier_is_not_one():
-    encoder = ResnetEncoder(18, 2)
+@pytest.mark.parametrize("layers", [18, 50])
+def test_a_narrow_network_begins_as_a_wide_one_does(layers):
+    """Each convolution keeps the size of what goes through: He's deviation, by its own width."""
+    torch.manual_seed(0)
+    encoder = ResnetEncoder(layers, narrow=True).encoder
+    for name, module in encoder.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            fan_out = module.out_channels * module.kernel_size[0] ** 2
+            assert_close(module.weight.std().item(), (2 / fan_out) ** 0.5, rtol=0.1, atol=0), name
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert (module.weight == 1).all() and not module.bias.any(), name
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_every_trainable_parameter_gets_a_gradient_and_the_classifier_is_not_one(narrow):
+    encoder = ResnetEncoder(18, 2, narrow)
     features = encoder(torch.rand(2, 6, 64, 64))
     sum((x * torch.randn_like(x)).sum() for x in features).backward()
     for name, parameter in encoder.named_parameters():
@@ -341,13 +367,33 @@ def test_a_file_that_is_missing_or_broken_is_refused(content, tmp_path):
     assert str(tmp_path / "x.pth") in one_line(error)
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_a_narrow_network_does_not_begin_with_imagenet(given, empty_cache, tmp_path):
+    narrow = {name: torch.zeros(s) for name, s in published_shapes(18, first=32).items()}
+    torch.save(narrow, tmp_path / "x.pth")
+    encoder = ResnetEncoder(18, narrow=True)
+    with pytest.raises(UserError, match="ImageNet, whose weights are twice as wide") as error:
+        encoder.load_imagenet(tmp_path / "x.pth" if given else None)
+    assert "--weights_init scratch" in one_line(error)
+    assert list(empty_cache.iterdir()) == []
+
+
+def test_a_narrow_file_is_not_loaded_into_a_wide_network(tmp_path):
+    narrow = {name: torch.zeros(s) for name, s in published_shapes(18, first=32).items()}
+    torch.save(narrow, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="as torchvision saves it .*size mismatch") as error:
+        ResnetEncoder(18).load_imagenet(tmp_path / "x.pth")
+    assert one_line(error).startswith(str(tmp_path / "x.pth"))
+
+
 # Recognition
 
 
+@pytest.mark.parametrize("first", [64, 32], ids=["wide", "narrow"])
 @pytest.mark.parametrize("prefix", ["", "encoder."])
 @pytest.mark.parametrize("layers", DEPTHS)
-def test_a_resnet_is_recognised(layers, prefix):
-    shapes = published_shapes(layers, 2)
+def test_a_resnet_is_recognised(layers, prefix, first):
+    shapes = published_shapes(layers, 2, first)
     state = {prefix + name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
     assert resnet_layers_of(state | {"height": 192, "use_stereo": False}) == layers
 

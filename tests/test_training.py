@@ -10,6 +10,7 @@ import pytest
 from datasets.data_options import INTRINSICS, DataOptions
 from datasets.image_noise import KINDS, ImageNoise
 from datasets.splits import SPLITS
+from networks.motion_forms import MOTION_FORMS
 from option_groups import training
 
 
@@ -66,6 +67,15 @@ def test_a_strength_that_is_read_is_one_that_images_can_have(name, value):
     assert getattr(ImageNoise(**{name: strength}), name) == float(value)
 
 
+def test_the_motion_forms_are_those_of_the_networks(capsys):
+    for form in MOTION_FORMS:
+        assert parsed(training.add_ablation, "--motion_form", form)["motion_form"] == form
+    with pytest.raises(SystemExit):
+        parsed(training.add_ablation, "--motion_form", "none")
+    listed = capsys.readouterr().err.split("choose from ")[1]
+    assert {name.strip(" ')\n") for name in listed.split(",")} == set(MOTION_FORMS)
+
+
 @pytest.mark.parametrize("spelling", ["--num_layer", "--num_layers"])
 @pytest.mark.parametrize("count", [18, 34, 50, 101, 152])
 def test_both_spellings_of_the_depth_of_the_resnets_are_known(spelling, count):
@@ -83,6 +93,8 @@ def test_both_spellings_of_the_depth_of_the_resnets_are_known(spelling, count):
         (training.add_training, "--model_name ..", "expected the plain name of a folder"),
         (training.add_training, "--split=", "expected a split, got ''"),
         (training.add_training, "--num_layers 20", "invalid choice: 20"),
+        (training.add_training, "--initial_depth_m 0", "more than 0"),
+        (training.add_training, "--initial_depth_m inf", "more than 0"),
         (training.add_training, "--num_layers_imu 19", "invalid choice: 19"),
         (training.add_training, "--height 200", "expected a multiple of 32"),
         (training.add_training, "--width 32", "expected a multiple of 32, 64 or more"),
@@ -95,6 +107,8 @@ def test_both_spellings_of_the_depth_of_the_resnets_are_known(spelling, count):
         (training.add_optimisation, "--accumulate_steps 0", "1 or more"),
         (training.add_optimisation, "--num_epochs 0", "1 or more"),
         (training.add_optimisation, "--scheduler_step_size 0", "1 or more"),
+        (training.add_optimisation, "--scheduler linear", "invalid choice"),
+        (training.add_optimisation, "--warmup_steps -1", "0 or more"),
         (training.add_optimisation, "--learning_rate 0", "more than 0"),
         (training.add_optimisation, "--clip_grad_norm -1", "0 or more"),
         (training.add_optimisation, "--amp on", "invalid choice"),
@@ -103,6 +117,8 @@ def test_both_spellings_of_the_depth_of_the_resnets_are_known(spelling, count):
         (training.add_ablation, "--pretrained_path=", "expected a file, got ''"),
         (training.add_ablation, "--pose_model_input three", "invalid choice"),
         (training.add_ablation, "--pose_model_type lstm", "invalid choice"),
+        (training.add_ablation, "--motion_form flying", "invalid choice"),
+        (training.add_ablation, "--motion_resolution quarter", "invalid choice"),
         (training.add_noise, "--img_noise_type fog", "invalid choice"),
         (training.add_noise, "--img_noise_hue 0.6", "0.5 or less"),
         (training.add_noise, "--img_noise_gain -0.1", "0 or more"),

@@ -12,6 +12,7 @@ import torch
 import options
 from evaluation import weights
 from evaluation.weights import TRAINED_WITH, choose_device, open_all, open_depth
+from networks.motion_forms import DRIVING, VELOCITY
 from tests.evaluation_tree import SIDE, write_weights
 from utils import UserError
 
@@ -72,6 +73,9 @@ def test_all_networks_that_there_are_files_of_are_opened(whole, own):
         ("--pose_model_type shared", "shared", False),
         ("--shared_motion_encoder", "separate_resnet", True),
         ("--num_layers_imu 34", "separate_resnet", False),
+        ("--velocity_source camera", "separate_resnet", False),
+        ("--velocity_source camera --num_layers_imu 34", "separate_resnet", False),
+        ("--velocity_source camera --shared_motion_encoder", "separate_resnet", True),
     ],
 )
 def test_the_files_say_what_kind_of_networks_they_are(words, kind, shared, tmp_path):
@@ -102,6 +106,47 @@ def test_the_size_in_the_encoders_file_counts_more_than_that_in_opt_json(own):
         {k: v for k, v in state.items() if k not in ("height", "width")}, own / "encoder.pth"
     )
     assert open_depth(own, CPU).size == (640, 192)
+
+
+def test_the_unit_that_was_found_in_training_counts_more_than_the_one_it_began_with(own):
+    tell(own, trans_scale_factor=2)
+    state = torch.load(own / "encoder.pth", weights_only=True)
+    torch.save(state | {"trans_scale_factor": 3.25}, own / "encoder.pth")
+    assert open_depth(own, CPU).options.trans_scale_factor == 3.25
+    assert open_depth(own, CPU, trans_scale_factor=None).options.trans_scale_factor == 3.25
+    assert open_depth(own, CPU, trans_scale_factor=4).options.trans_scale_factor == 4
+
+
+@pytest.mark.parametrize("unit", [0.0, -1.0, float("nan"), "5.4", True], ids=str)
+def test_an_encoder_that_says_an_impossible_unit_is_named(unit, own):
+    state = torch.load(own / "encoder.pth", weights_only=True)
+    torch.save(state | {"trans_scale_factor": unit}, own / "encoder.pth")
+    with pytest.raises(UserError, match=r"encoder\.pth: trans_scale_factor cannot be '"):
+        open_depth(own, CPU)
+
+
+def test_narrow_networks_are_opened_where_they_are_told_and_named_where_not(tmp_path):
+    words = ("--narrow_networks", "--motion_form", "driving", "--initial_depth_m", "8")
+    told = {"narrow_networks": True, "motion_form": "driving", "motion_resolution": "half"}
+    folder = write_weights(tmp_path / "models" / "weights_0", *words, told=told)
+    opened = open_all(folder, CPU)
+    assert set(opened.models) == {path.stem for path in folder.glob("*.pth")}
+    for name in ("encoder", "pose_encoder", "velo_encoder", "gravity_encoder"):
+        assert opened.models[name].num_ch_enc[0] == 32, name
+    assert opened.models["velo"].form == VELOCITY[DRIVING]
+    assert opened.options.motion_resolution == "half"
+    bias = torch.load(folder / "depth.pth", weights_only=True)["decoder.10.conv.bias"]
+    assert torch.equal(opened.models["depth"].decoder[10].conv.bias, bias)
+    (folder.parent / "opt.json").unlink()
+    with pytest.raises(UserError, match=r"encoder\.pth: does not fit the model encoder"):
+        open_depth(folder, CPU)
+
+
+def test_a_decoder_on_an_encoder_of_its_own_is_not_put_on_that_of_the_motion(whole, own):
+    for name in ("pose_encoder", "pose", "velo", "gravity", "gravity_encoder"):
+        shutil.copy(whole / f"{name}.pth", own)
+    with pytest.raises(UserError, match=r"has no velo_encoder\.pth"):
+        open_all(own, CPU)
 
 
 def test_stereo_as_it_was_published_among_the_frames_is_passed_over(own):
@@ -142,9 +187,11 @@ def test_the_imu_may_have_been_clipped_nowhere(own):
     assert open_depth(own, CPU).options.k_imu_clip == float("inf")
 
 
-def test_scales_that_were_not_trained_are_not_built(tmp_path):
-    folder = write_weights(tmp_path / "weights_0", "--scales", "0", "2", told={"scales": [0, 2]})
-    assert open_depth(folder, CPU).models["depth"].scales == (0, 2)
+@pytest.mark.parametrize("scales", [(0, 2), (1, 2, 3), (3,)], ids=str)
+def test_scales_that_were_not_trained_are_not_built(scales, tmp_path):
+    words = ("--scales", *map(str, scales))
+    folder = write_weights(tmp_path / "weights_0", *words, told={"scales": list(scales)})
+    assert open_depth(folder, CPU).models["depth"].scales == scales
 
 
 # Refusals
@@ -225,7 +272,12 @@ def test_weights_of_no_resnet_are_named(own):
         {"k_imu_clip": 0},
         {"k_imu_clip": -float("inf")},
         {"k_imu_clip": "5"},
-        {"scales": [1, 2]},
+        {"scales": []},
+        {"scales": [0, True]},
+        {"motion_form": "flying"},
+        {"motion_resolution": "quarter"},
+        {"narrow_networks": 1},
+        {"velocity_source": "gps"},
         {"scales": "0"},
         {"scales": [0, 7]},
         {"height": 63},

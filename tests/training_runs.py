@@ -31,9 +31,10 @@ TRAIN_LINES, VAL_LINES = 10, 3
 class SmallEncoder(ResnetEncoder):
     """Five maps as a ResNet's, of few channels: a step costs little, and a checkpoint less."""
 
-    def __init__(self, num_layers: int, num_input_images: int = 1) -> None:
+    def __init__(self, num_layers: int, num_input_images: int = 1, narrow: bool = False) -> None:
         nn.Module.__init__(self)
         self.num_layers, self.num_input_images = num_layers, num_input_images
+        self.narrow = narrow
         self.num_ch_enc = 4, 4, 6, 8, 8
         channels = 3 * num_input_images, *self.num_ch_enc
         self.stages = nn.ModuleList(

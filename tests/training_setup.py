@@ -18,7 +18,7 @@ from ekf.preintegration import preintegrate
 from liegroups import se3
 from liegroups.matrices import apply
 from networks.factory import build_models, vision_form
-from networks.pose_decoder import OUTPUT_SCALE
+from networks.pose_decoder import VectorDecoder
 from tests.samples import make_sample
 from training.prediction import Prediction, neighbours_of, sources_of
 
@@ -86,11 +86,18 @@ def models_by_formula(options: Namespace) -> nn.ModuleDict:
             module.reset_parameters()
     for name, mean in (("velo", [0.2, -0.1, 3]), ("gravity", [0.3, -9.7, 0.4])):
         if name in models:  # in the axes of the camera
-            models[name].net[3].bias.data.copy_(torch.tensor(mean) / OUTPUT_SCALE)
+            say(models[name], mean)
     if options.use_ekf:
         learns = options.train_init_covar, options.train_imu_noise_covar
         models["ekf_model"] = EKFModel(options.noise_preset, vision_form(options), *learns)
     return models
+
+
+def say(decoder: VectorDecoder, mean: list[float]) -> None:
+    """Let a decoder of velocity or gravity answer about this, whatever its form."""
+    scale, added = decoder.form
+    raw = (torch.tensor(mean) - torch.tensor(added)) / scale
+    decoder.net[3].bias.data.copy_(raw)
 
 
 def random_prediction(options: Namespace, batch: Batch) -> Prediction:

@@ -41,6 +41,7 @@ class Progress:
         examples: samples seen, over all epochs
         best_error: of the best validation so far
         seconds: of training, over all starts
+        unit_m: of the networks, where it is found from the IMU [m]
     """
 
     epoch: int = 0
@@ -49,6 +50,7 @@ class Progress:
     examples: int = 0
     best_error: float | None = None
     seconds: float = 0.0
+    unit_m: float | None = None
 
     def to_dict(self) -> dict[str, int | float | None]:
         """Return plain numbers, whatever kind of number was put in."""
@@ -57,6 +59,7 @@ class Progress:
         return {name: int(getattr(self, name)) for name in whole} | {
             "best_error": best,
             "seconds": float(self.seconds),
+            "unit_m": self.unit_m,
         }
 
     @classmethod
@@ -81,7 +84,7 @@ class Checkpoints:
     Args:
         folder: RUN/models
         keep: how many weights_N stay, the newest; 0 for all
-        encoder_entries: height, width and use_stereo, for encoder.pth
+        encoder_entries: height, width and use_stereo, for encoder.pth; the unit is added
     """
 
     def __init__(
@@ -145,7 +148,10 @@ class Checkpoints:
         _delete(unfinished)
         try:
             unfinished.mkdir(parents=True)
-            save_weights(unfinished, trained.models, self._encoder_entries)
+            entries = dict(self._encoder_entries)
+            if progress.unit_m is not None:
+                entries["trans_scale_factor"] = progress.unit_m
+            save_weights(unfinished, trained.models, entries)
             save_state(unfinished / OPTIMIZER, trained.optimizer.state_dict())
             save_state(unfinished / TRAINING_STATE, state)
             # What is no plain value can be written but not read. Better now than when it is needed.

@@ -25,7 +25,7 @@ SHOWN = 4
 def numbers(batch: Batch, details: Details, options: Namespace) -> dict[str, float]:
     """Return what is worth following: IMU beside camera, speeds, the filter's deviations, depth."""
     found: dict[str, Tensor] = {
-        "depth_median_m": depth_in_metres(details.prediction.disparity[0], options).median(),
+        "depth_median_m": depth_in_metres(details.prediction.finest_disparity, options).median(),
         "kept_by_automask": details.compared.moving.float().mean(),
     }
     for source, T_felt in details.motion.used.items():
@@ -35,7 +35,7 @@ def numbers(batch: Batch, details: Details, options: Namespace) -> dict[str, flo
         name = f"imu_camera_{source}"
         found[f"{name}_translation_m"] = moved.norm(dim=-1).mean()
         found[f"{name}_rotation_deg"] = torch.rad2deg(turned.norm(dim=-1)).mean()
-    for first, velocity in details.prediction.velocity.items():
+    for first, velocity in details.motion.velocity.items():
         predicted, measured = velocity.norm(dim=-1), batch.imu[first].speed
         found[f"speed_error_{first}_m_s"] = (predicted - measured).abs().mean()
         if options.display_velo_scale:
@@ -56,13 +56,13 @@ def images(batch: Batch, details: Details, options: Namespace) -> dict[str, Tens
     for i in range(min(len(batch.K), SHOWN)):
         shown[f"{i}/target"] = photograph(batch.image[0][i])
         shown[f"{i}/network_input"] = photograph(batch.augmented[0][i])
-        shown[f"{i}/disparity"] = coloured_disparity(details.prediction.disparity[0][i])
+        shown[f"{i}/disparity"] = coloured_disparity(details.prediction.finest_disparity[i])
         shown[f"{i}/error"] = coloured_error(details.compared.per_pixel[i], LARGEST_ERROR)
         if not options.disable_automasking:
             shown[f"{i}/automask"] = coloured_mask(details.compared.moving[i])
         if options.predictive_mask:
             shown[f"{i}/predictive_mask"] = coloured_mask(
-                details.prediction.mask[0][i].mean(0, True)
+                details.prediction.mask[min(options.scales)][i].mean(0, True)
             )
         for kind, warped in (("camera", views.camera), ("imu", views.inertial)):
             for frame, image in zip(sources_of(options), warped, strict=False):

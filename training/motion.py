@@ -9,6 +9,7 @@ from functools import reduce
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from datasets.batch import ImuInterval
 from ekf.filter import ROT, TRANS, EKFModel, Fusion
@@ -17,6 +18,13 @@ from ekf.preintegration import camera_motion, carry, carry_back
 from liegroups import se3, so3
 from networks.factory import vision_form
 from training.prediction import Prediction, neighbours_of, pair_of
+
+RECORDED_VELOCITY_STD = 0.1
+"""What the recorded speed, in the direction that a network says, may be wrong by [m/s].
+
+Were it as uncertain as a network's, the camera would learn to be believed in its place, and then
+nothing would hold the scale.
+"""
 
 Vectors = dict[int, Tensor]
 """By frame: (B, 3) in the axes of the camera at that frame."""
@@ -28,6 +36,8 @@ class Motion:
 
     inertial: dict[int, Tensor]  # (B, 4, 4) T_first_second by the IMU [m]
     used: dict[int, Tensor]  # (B, 4, 4) the one that views are warped by: this, or the fused one
+    velocity: Vectors  # of the body at the first images of the pairs next to the target [m/s]
+    carried: Tensor | None  # (B, 3) that at the target, by the IMU from the image before [m/s]
     fusion: Fusion | None  # of all pairs, source after source: (n * B, ...)
 
 
@@ -46,21 +56,77 @@ def fuse(
         ekf_model: the filter, or None while it warms up or where there is none
     """
     if not options.use_inertial_motion:
-        return Motion({}, {}, None)
-    velocity, gravity = spread(imu, prediction.velocity, prediction.gravity)
+        return Motion({}, {}, prediction.velocity, None, None)
+    said_velocity, said_gravity = prediction.velocity, prediction.gravity
+    if options.velocity_source == "camera":
+        # One gravity for all of the window: what is fitted is one motion.
+        said_gravity = {0: prediction.gravity[0]}
+        said_velocity = {0: fitted_velocity(imu, prediction.T_first_second, said_gravity[0])}
+    elif options.velocity_source == "recorded":
+        said_velocity = {
+            first: imu[first].speed.unsqueeze(-1) * F.normalize(velocity, dim=-1)
+            for first, velocity in said_velocity.items()
+        }
+    velocity, gravity = spread(imu, said_velocity, said_gravity)
+    near = {first: velocity[first] for first in (-1, 0) if first in velocity}
+    carried = None
+    if -1 in imu and 0 in near:
+        before = imu[-1]
+        carried, _ = carry(before.preintegrated, before.T_c_b, velocity[-1], gravity[-1])
+    sources = neighbours_of(options)
+    inertial = _inertial(imu, velocity, gravity, sources)
+    if ekf_model is None:
+        return Motion(inertial, inertial, near, carried, None)
+    recorded = options.velocity_source == "recorded"
+    velocity_std = RECORDED_VELOCITY_STD if recorded else None
+    fusion = _filtered(imu, velocity, gravity, prediction, sources, ekf_model, velocity_std)
+    fused = fusion.fused.T_c0_c1.chunk(len(sources))
+    return Motion(inertial, dict(zip(sources, fused, strict=True)), near, carried, fusion)
+
+
+def fitted_velocity(
+    imu: dict[int, ImuInterval], T_first_second: dict[int, Tensor], gravity: Tensor
+) -> Tensor:
+    """Return the velocity (B, 3) at the target that brings the IMU nearest to where the camera was.
+
+    The IMU says where the camera is at frame k up to the velocity v: p_k = u_k + t_k v, with the
+    time t_k from the target. Least squares over all frames of the window give v.
+
+    Args:
+        imu: the intervals of the window, by first frame
+        T_first_second: (B, 4, 4) the camera's motions, by source
+        gravity: (B, 3) at the target, pointing up, in its axes [m/s^2]
+    """
+    still = torch.zeros_like(gravity)
+    at_rest = _inertial(imu, *spread(imu, {0: still}, {0: gravity}), list(T_first_second))
+    numerator, denominator = still, still[:, :1]
+    for source, T in T_first_second.items():
+        first, second = pair_of(source)
+        time = sum(imu[frame].duration for frame in range(first, second)).unsqueeze(-1)  # (B, 1)
+        time = time if source > 0 else -time
+        missing = _position_of(source, T) - _position_of(source, at_rest[source])  # (B, 3)
+        numerator = numerator + time * missing
+        denominator = denominator + time.square()
+    return numerator / denominator
+
+
+def _position_of(source: int, T_first_second: Tensor) -> Tensor:
+    """Return where the camera was at a source (B, 3), in the axes of the target."""
+    T_c0_source = se3.inverse(T_first_second) if source < 0 else T_first_second
+    return T_c0_source[:, :3, 3]
+
+
+def _inertial(
+    imu: dict[int, ImuInterval], velocity: Vectors, gravity: Vectors, sources: Sequence[int]
+) -> dict[int, Tensor]:
+    """Return T_first_second (B, 4, 4) by source, from velocity and gravity at every interval."""
     steps = {
         first: camera_motion(
             interval.preintegrated, interval.T_c_b, velocity[first], gravity[first]
         )
         for first, interval in imu.items()
     }
-    sources = neighbours_of(options)
-    inertial = {source: _composed(steps, source) for source in sources}
-    if ekf_model is None:
-        return Motion(inertial, inertial, None)
-    fusion = _filtered(imu, velocity, gravity, prediction, sources, ekf_model)
-    fused = fusion.fused.T_c0_c1.chunk(len(sources))
-    return Motion(inertial, dict(zip(sources, fused, strict=True)), fusion)
+    return {source: _composed(steps, source) for source in sources}
 
 
 def spread(
@@ -125,6 +191,7 @@ def _filtered(
     prediction: Prediction,
     sources: Sequence[int],
     ekf_model: EKFModel,
+    velocity_std: float | None,
 ) -> Fusion:
     """Filter all pairs in one call: each from its first image, over all intervals to its second."""
     joined = [join_intervals([imu[k] for k in range(*pair_of(source))]) for source in sources]
@@ -143,6 +210,7 @@ def _filtered(
         torch.cat([gravity[k] for k in first]),
         torch.cat([prediction.T_first_second[source] for source in sources]),
         torch.cat([prediction.uncertainty[source] for source in sources]),
+        velocity_std,
     )
 
 

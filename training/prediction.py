@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from datasets.batch import STEREO, Batch, Frame
 from layers import disp_to_depth, transformation_from_parameters
@@ -31,6 +32,11 @@ class Prediction:
     uncertainty: dict[int, Tensor]  # by source: (B, 6) of that motion, as `ekf.noise` reads it
     velocity: dict[int, Tensor]  # by first frame: (B, 3) of the body, in its camera's axes [m/s]
     gravity: dict[int, Tensor]  # by first frame: (B, 3) pointing up, in the same axes [m/s^2]
+
+    @property
+    def finest_disparity(self) -> Tensor:
+        """The disparity at the finest scale there is."""
+        return self.disparity[min(self.disparity)]
 
 
 def sources_of(options: Namespace) -> list[Frame]:
@@ -86,6 +92,7 @@ def predict(
             disparity = models["depth"]([level[: len(batch.K)] for level in features])
         if options.predictive_mask and not motion_only:
             mask = models["predictive_mask"]([level[: len(batch.K)] for level in features])
+        images = _motion_images(images, options)
         pairs = _pairs(images, neighbours_of(options))
         pair_features = _pair_features(models, pairs, options)
         pose = _pose_output(models, images, pairs, features, pair_features, options)
@@ -105,6 +112,13 @@ def _network_images(batch: Batch, options: Namespace) -> dict[int, Tensor]:
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     frames = [0, *neighbours_of(options)]
     return {frame: batch.augmented[frame].contiguous(memory_format=layout) for frame in frames}
+
+
+def _motion_images(images: dict[int, Tensor], options: Namespace) -> dict[int, Tensor]:
+    """Return the images that motion, velocity and gravity are seen in."""
+    if options.motion_resolution == "full":
+        return images
+    return {frame: F.avg_pool2d(image, 2) for frame, image in images.items()}
 
 
 def _image_features(
@@ -204,7 +218,8 @@ def _motions(
         return {}, {}
     axisangle, translation, uncertainty = pose
     if options.pose_model_type == "posecnn":
-        inverse_depth, _ = disp_to_depth(disparity[0], options.min_depth, options.max_depth)
+        finest = disparity[min(disparity)]
+        inverse_depth, _ = disp_to_depth(finest, options.min_depth, options.max_depth)
         translation = translation * inverse_depth.mean((2, 3))  # (n, B, 3) times (B, 1)
     translation = to_metres(translation, options.trans_scale_factor)
     sources = neighbours_of(options)

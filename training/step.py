@@ -85,6 +85,7 @@ def weights_of(options: Namespace) -> dict[str, float]:
         "imu_photometric": options.imu_warp_weight,
         "imu_consistency": options.imu_consistency_weight,
         "imu_l2": options.imu_l2_weight,
+        "imu_velocity": options.imu_velocity_weight,
         "velocity": options.velo_weight,
         "gravity": options.gravity_weight,
         "ekf_velocity": options.ekf_velo_weight,
@@ -110,7 +111,7 @@ def compute_losses(
             of_scale["smoothness"] = slope / 2**scale
         for name, term in of_scale.items():
             of_scales.setdefault(name, []).append(term)
-        if scale == 0:
+        if scale == min(views):
             compared = camera
     terms = {name: torch.stack(values).mean() for name, values in of_scales.items()}
     return terms | motion_losses(batch, prediction, motion, options), compared
@@ -175,11 +176,14 @@ def motion_losses(
     """Return the terms that are on and compare motions, velocities and gravity, not images."""
     terms = {}
     if options.velo_weight > 0:
-        velocity = torch.cat(list(prediction.velocity.values()))
-        speed = torch.cat([batch.imu[first].speed for first in prediction.velocity])
+        said = motion.velocity if options.velocity_source == "camera" else prediction.velocity
+        velocity = torch.cat(list(said.values()))
+        speed = torch.cat([batch.imu[first].speed for first in said])
         terms["velocity"] = losses.speed_error(velocity, speed)
     if options.gravity_weight > 0:
         terms["gravity"] = losses.gravity_error(torch.cat(list(prediction.gravity.values())))
+    if options.imu_velocity_weight > 0:
+        terms["imu_velocity"] = losses.correction(motion.carried, motion.velocity[0])
     if options.imu_l2_weight > 0:
         felt = torch.cat(list(motion.used.values()))
         seen = torch.cat([prediction.T_first_second[source] for source in motion.used])

@@ -16,6 +16,7 @@ from datasets.batch import Batch
 from training.distributed import World, gather
 from training.prediction import depth_in_metres
 from training.step import Step
+from training.views import enlarged
 
 PROTOCOL_OF = {"kitti": "eigen", "kitti_odom": "eigen", "kitti_depth": "eigen_benchmark"}
 """How the depth of a dataset is compared: see `metrics.PROTOCOLS`."""
@@ -52,7 +53,9 @@ def validate(
                 for name, term in terms.items():
                     values[f"loss/{name}"] += [term] * len(batch.K)
                 if batch.depth:
-                    depth = _predicted_depth(details.prediction.disparity[0], batch, step.options)
+                    depth = _predicted_depth(
+                        details.prediction.finest_disparity, batch, step.options
+                    )
                     for name, of_images in _depth_errors(batch, depth, step.options).items():
                         values[name] += of_images.unbind()
     finally:
@@ -86,6 +89,7 @@ def _own_random_numbers(device: torch.device) -> Iterator[None]:
 
 def _predicted_depth(disparity: Tensor, batch: Batch, options: Namespace) -> Tensor:
     """Return depth [m] at the size of the truth; what is resized is disparity, as customary."""
+    disparity = enlarged(disparity, options.height, options.width)
     resized = metrics.resize_disparity(disparity, batch.depth[0].shape[-2:])
     return depth_in_metres(resized, options)
 
