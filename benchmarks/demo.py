@@ -19,7 +19,7 @@ from benchmarks.study import ROOT, Run, Scores, Workshop, last_weights, make_dri
 from datasets.command import exit_code
 
 DRIVES = 10
-FRAMES = 100
+FRAMES = 120
 SIZE = "320x96"
 CAMERA, FUSED = "camera_only", "imu_and_filter"
 CONFIGS = {

@@ -25,6 +25,9 @@ from torch import Tensor
 from ekf.preintegration import Preintegrated
 from liegroups.matrices import apply, identity
 
+LEAST_CHANGE = 0.05
+"""Of the velocity, root mean square over a segment, below which it says nothing [m/s]."""
+
 _UNKNOWNS = 2  # of each axis of a segment: a and b
 
 
@@ -55,7 +58,7 @@ def align(segments: Sequence[Segment]) -> Alignment:
     products, squares = [], []
     for segment in segments:
         seen, felt = velocities(segment)
-        if len(seen) > _UNKNOWNS:
+        if len(seen) > _UNKNOWNS and felt.square().mean().sqrt() > LEAST_CHANGE:
             products.append((seen * felt).sum())
             squares.append(felt.square().sum())
     if not squares:

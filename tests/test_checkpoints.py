@@ -177,9 +177,11 @@ def test_a_checkpoint_moves_between_devices(store, trained, device):
 
 
 def test_any_kind_of_number_is_written_as_a_plain_one(store, trained):
-    strange = Progress(np.int64(1), 2, torch.tensor(3), np.int32(4), np.float64(0.5), np.float32(2))
+    strange = Progress(
+        np.int64(1), 2, torch.tensor(3), np.int32(4), np.float64(0.5), np.float32(2), 3
+    )
     progress, _ = restore(store.save_rolling(trained, strange, []), make())
-    assert progress == Progress(1, 2, 3, 4, 0.5, 2.0)
+    assert progress == Progress(1, 2, 3, 4, 0.5, 2.0, 3.0)
     assert {type(value) for value in vars(progress).values()} == {int, float}
 
 

@@ -89,7 +89,8 @@ def test_numbers_of_a_case_done_by_hand():
         },
         gravity={0: torch.ones(2, 3)},
     )
-    motion = Motion({-1: turned, 1: still}, {-1: turned, 1: still}, None)
+    felt = {-1: turned, 1: still}
+    motion = Motion(felt, felt, {}, None, None)
     found = numbers(batch, details_of(batch, prediction, motion, options), options)
     found.pop("kept_by_automask")
     expected = {
@@ -120,6 +121,19 @@ def test_the_scale_of_speed_is_what_the_prediction_lacks():
     assert found["speed_scale_-1"] == pytest.approx(2) == found["speed_scale_0"]
 
 
+@pytest.mark.parametrize("source", ["recorded", "camera"])
+def test_the_error_of_speed_is_of_what_learns_from_the_recorded_one(source):
+    options = tiny_options("--scales", "0", "--velocity_source", source)
+    batch = tiny_batch(options)
+    prediction = random_prediction(options, batch)
+    motion = fuse(batch.imu, prediction, options, None)
+    said = prediction.velocity[0] if source == "recorded" else motion.velocity[0]
+    error = (said.norm(dim=-1) - batch.imu[0].speed).abs().mean()
+    found = numbers(batch, details_of(batch, prediction, motion, options), options)
+    assert found["speed_error_0_m_s"] == pytest.approx(error.item(), abs=1e-5)
+    assert error > 0.01
+
+
 def test_the_filter_is_the_surer_the_surer_the_camera():
     options = tiny_options("--scales", "0", "--use_ekf", "--noise_preset", "calibrated")
     batch = tiny_batch(options)
@@ -144,7 +158,7 @@ def test_the_automask_keeps_what_is_better_explained_by_motion():
     options = tiny_options("--scales", "0", *CAMERA_ALONE)
     batch = tiny_batch(options)
     prediction = random_prediction(options, batch)
-    details = details_of(batch, prediction, Motion({}, {}, None), options)
+    details = details_of(batch, prediction, Motion({}, {}, {}, None, None), options)
     moving = details.compared.moving
     assert 0 < moving.float().mean() < 1
     found = numbers(batch, details, options)["kept_by_automask"]

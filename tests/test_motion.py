@@ -17,7 +17,7 @@ from datasets.augmentation import mirror
 from datasets.batch import ImuInterval, map_tensors
 from ekf.filter import EKFModel, FilterState
 from ekf.noise import preset, vision_covariance
-from ekf.preintegration import camera_motion, mirror_motion, preintegrate
+from ekf.preintegration import camera_motion, carry, mirror_motion, preintegrate
 from liegroups import se3, so3
 from networks.factory import vision_form
 from tests.samples import make_interval
@@ -31,7 +31,15 @@ from tests.training_setup import (
     tiny_options,
     tiny_sample,
 )
-from training.motion import Motion, fuse, join_intervals, sample_camera_motions, spread
+from training.motion import (
+    Motion,
+    fitted_velocity,
+    fuse,
+    inertial_motions,
+    join_intervals,
+    sample_camera_motions,
+    spread,
+)
 from training.prediction import Prediction, neighbours_of
 
 WINDOWS = {
@@ -226,8 +234,9 @@ def test_one_interval_is_joined_to_itself():
 def test_nothing_is_integrated_for_no_loss():
     options = tiny_options(*CAMERA_ALONE, "--velo_weight", "1")
     batch = tiny_batch(options)
-    motion = fuse(batch.imu, random_prediction(options, batch), options, None)
-    assert motion == Motion({}, {}, None)
+    prediction = random_prediction(options, batch)
+    motion = fuse(batch.imu, prediction, options, None)
+    assert motion == Motion({}, {}, prediction.velocity, None, None)
 
 
 @pytest.mark.parametrize("noise", PRESETS, ids=["published", "calibrated"])
@@ -334,3 +343,117 @@ def test_a_network_that_says_nothing_of_uncertainty_gets_finite_gradients(naive)
     assert silent.grad.isfinite().all()
     if naive:
         assert_close(drawn[1], T, atol=1e-5, rtol=1e-5)
+
+
+FROM_CAMERA = "--velocity_source", "camera"
+RECORDED = "--velocity_source", "recorded"
+
+
+@pytest.mark.parametrize(("first", "last"), [(-1, 1), (-2, 2), (0, 3)])
+def test_the_velocity_with_which_the_imu_follows_a_true_camera_is_the_true_one(first, last):
+    window = drive_window(first, last, 4)
+    seen = {k: window.T_first_second(k) for k in range(first, last + 1) if k != 0}
+    velocity = fitted_velocity(window.imu, seen, window.gravity[0])
+    assert_close(velocity, window.velocity[0], atol=2e-3, rtol=0)
+
+
+def test_the_fitted_velocity_leaves_the_least_squares_of_position():
+    window = drive_window(-2, 2, 3)
+    seen = {
+        k: window.T_first_second(k) @ se3.exp(0.1 * torch.randn(3, 6).double())
+        for k in (-2, -1, 1, 2)
+    }
+    velocity = fitted_velocity(window.imu, seen, window.gravity[0]).requires_grad_()
+    said = spread(window.imu, {0: velocity}, {0: window.gravity[0]})
+    total = 0.0
+    for source, T_felt in inertial_motions(window.imu, *said, list(seen)).items():
+        places = [se3.inverse(T) if source < 0 else T for T in (T_felt, seen[source])]
+        total = total + (places[0] - places[1])[:, :3, 3].square().sum()
+    (slope,) = torch.autograd.grad(total, velocity)
+    assert total > 1e-3 and slope.abs().max() < 1e-12
+
+
+def test_the_fitted_velocity_teaches_the_camera_and_gravity():
+    window = drive_window(-1, 1, 2)
+
+    def fit(twist: Tensor, gravity: Tensor) -> Tensor:
+        seen = {k: window.T_first_second(k) @ se3.exp(twist) for k in (-1, 1)}
+        return fitted_velocity(window.imu, seen, gravity)
+
+    twist = (0.01 * torch.randn(2, 6).double()).requires_grad_()
+    assert torch.autograd.gradcheck(fit, (twist, window.gravity[0].clone().requires_grad_()))
+
+
+@pytest.mark.parametrize(("first", "last"), [(-1, 1), (-2, 2)])
+def test_from_the_camera_one_velocity_is_carried_through_the_window(first, last):
+    window = drive_window(first, last, 4)
+    options = options_of(first, last, *FROM_CAMERA)
+    said = replace(prediction_of(window, options), velocity={})
+    motion = fuse(window.imu, said, options, None)
+    for source, T_first_second in motion.inertial.items():
+        assert_close(T_first_second, window.T_first_second(source), **INTEGRATION)
+    assert list(motion.velocity) == [-1, 0]
+    for k, velocity in motion.velocity.items():
+        assert_close(velocity, window.velocity[k], atol=2e-3, rtol=0)
+
+
+def test_the_recorded_speed_goes_where_the_network_says():
+    window = drive_window(-1, 1, 4)
+    options = options_of(-1, 1, *RECORDED)
+    speeds = {k: interval.speed for k, interval in window.imu.items()}
+    slow = replace(
+        prediction_of(window, options),
+        velocity={k: 0.1 * velocity for k, velocity in window.velocity.items() if k in (-1, 0)},
+    )
+    motion = fuse(window.imu, slow, options, None)
+    for k in (-1, 0):
+        assert_close(motion.velocity[k].norm(dim=-1), speeds[k])
+        aligned = torch.cosine_similarity(motion.velocity[k], slow.velocity[k], dim=-1)
+        assert_close(aligned, torch.ones_like(aligned))
+
+
+def test_a_car_that_stands_has_no_recorded_velocity_and_finite_gradients():
+    window = drive_window(-1, 1, 2)
+    options = options_of(-1, 1, *RECORDED)
+    imu = {k: x._replace(speed=torch.zeros_like(x.speed)) for k, x in window.imu.items()}
+    velocity = {k: torch.zeros(2, 3, dtype=torch.float64, requires_grad=True) for k in (-1, 0)}
+    said = replace(prediction_of(window, options), velocity=velocity)
+    motion = fuse(imu, said, options, None)
+    assert all((found == 0).all() for found in motion.velocity.values())
+    sum(T.sum() for T in motion.used.values()).backward()
+    assert all(leaf.grad.isfinite().all() for leaf in velocity.values())
+
+
+def test_a_recorded_speed_holds_against_a_camera_in_another_scale():
+    window = drive_window(-1, 1, 4)
+    away = {}
+    for source in ("network", "recorded"):
+        words = ("--use_ekf", "--noise_preset", "calibrated", "--velocity_source", source)
+        options = options_of(-1, 1, *words)
+        said = prediction_of(window, options)
+        speeds = {k: v.norm(dim=-1) for k, v in window.velocity.items()}
+        imu = {k: x._replace(speed=speeds[k]) for k, x in window.imu.items()}
+        doubled = {k: T.clone() for k, T in said.T_first_second.items()}
+        for T in doubled.values():
+            T[:, :3, 3] *= 2
+        certain = {k: torch.full_like(u, -2) for k, u in said.uncertainty.items()}
+        said = replace(said, T_first_second=doubled, uncertainty=certain)
+        motion = fuse(imu, said, options, build_filter(options))
+        true = torch.stack([window.T_first_second(k)[:, :3, 3] for k in motion.used])
+        used = torch.stack([T[:, :3, 3] for T in motion.used.values()])
+        away[source] = (used - true).norm(dim=-1) / true.norm(dim=-1)
+    assert (away["network"] > 0.8).all()  # the camera is believed
+    assert (away["recorded"] < 0.3).all()
+
+
+def test_what_is_carried_to_the_target_is_what_the_imu_makes_of_the_image_before():
+    window = drive_window(-1, 1, 4)
+    options = options_of(-1, 1)
+    said = prediction_of(window, options)
+    motion = fuse(window.imu, said, options, None)
+    before = window.imu[-1]
+    velocity, _ = carry(before.preintegrated, before.T_c_b, said.velocity[-1], said.gravity[-1])
+    assert torch.equal(motion.carried, velocity)
+    assert_close(motion.carried, window.velocity[0], atol=2e-3, rtol=0)
+    window, later = drive_window(0, 1, 4), options_of(0, 1)
+    assert fuse(window.imu, prediction_of(window, later), later, None).carried is None

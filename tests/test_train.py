@@ -153,9 +153,24 @@ CASES: list[tuple[str, str, Callable[[Taken, Taken], bool]]] = [
     ("--width 96", "", lambda a, b: a.group[0].image[0].shape == (2, 3, 64, 96)),
     ("--disparity_smoothness 0.1", "", only_total),
     ("--disparity_smoothness 0", "", lacks("smoothness")),
+    ("--scales 1 3", "", lambda a, b: a.details.views.target.shape == (2, 3, 64, 64)),
+    (
+        "--scales 1 3 --loss_resolution native",
+        "",
+        lambda a, b: a.details.views.target.shape == (2, 3, 32, 32),
+    ),
+    ("--scales 1 --disable_automasking --predictive_mask", "", has("mask")),
     ("--scales 0 2", "", lambda a, b: set(a.details.prediction.disparity) == {0, 2}),
     ("--min_depth 2", "", lambda a, b: depth_range(a, b) == pytest.approx((2 * UNIT, 100 * UNIT))),
     ("--max_depth 9", "", lambda a, b: depth_range(a, b) == pytest.approx((0.1 * UNIT, 9 * UNIT))),
+    (
+        "--initial_depth_m 30",
+        "",
+        lambda a, b: (
+            a.details.prediction.disparity[0].median() < 0.1 < 0.3
+            and b.details.prediction.disparity[0].median() > 0.3
+        ),
+    ),
     ("--use_stereo", "", lambda a, b: len(a.details.views.sources) == 3),
     ("--use_stereo --use_ekf", "--use_ekf", lambda a, b: len(a.details.views.warped) == 5),
     ("--frame_ids 0 -1", "", lambda a, b: set(a.details.motion.used) == {-1}),
@@ -168,6 +183,7 @@ CASES: list[tuple[str, str, Callable[[Taken, Taken], bool]]] = [
     ("--batch_size 3", "", lambda a, b: len(a.group[0].K) == 3),
     ("--accumulate_steps 2", "", lambda a, b: a.trainer.progress.examples == 4),
     ("--learning_rate 1e-3", "", lambda a, b: a.moved.norm() > 9 * b.moved.norm()),
+    ("--warmup_steps 99", "", lambda a, b: a.moved.norm() < 0.02 * b.moved.norm()),
     ("--clip_grad_norm 1e-12", "", lambda a, b: a.moved.norm() < 0.01 * b.moved.norm()),
     ("--clip_grad_norm 100", "", lambda a, b: torch.equal(a.moved, b.moved)),
     ("--amp bf16", "", rounded),
@@ -194,6 +210,13 @@ CASES: list[tuple[str, str, Callable[[Taken, Taken], bool]]] = [
         "--pose_model_type shared --pose_model_input all --use_ekf",
         "--pose_model_type shared --use_ekf",
         lambda a, b: a.terms["photometric"] != b.terms["photometric"],
+    ),
+    ("--narrow_networks", "", lambda a, b: a.trainer.models["encoder"].narrow),
+    ("--motion_resolution half", "", differs("velocity", "imu_photometric")),
+    (
+        "--motion_form driving --use_ekf",
+        "--use_ekf",
+        lambda a, b: a.details.prediction.T_first_second[1][:, 2, 3].min() > 0.3,
     ),
     ("--shared_motion_encoder", "", lambda a, b: "velo_encoder" not in a.trainer.models),
     ("--shared_motion_encoder --use_ekf", "", lambda a, b: "gravity" in a.trainer.models),
@@ -239,6 +262,18 @@ CASES: list[tuple[str, str, Callable[[Taken, Taken], bool]]] = [
         "",
         differs("velocity", "imu_photometric", "imu_consistency"),
     ),
+    (
+        "--velocity_source recorded",
+        "",
+        lambda a, b: torch.allclose(
+            a.details.motion.velocity[0].norm(dim=-1), a.group[0].imu[0].speed
+        ),
+    ),
+    ("--velocity_source camera", "", lambda a, b: "velo" not in a.trainer.models),
+    ("--velocity_source camera --use_ekf", "", lambda a, b: "gravity" in a.trainer.models),
+    ("--imu_velocity_weight 1", "", has("imu_velocity")),
+    ("--imu_velocity_weight 1 --velocity_source recorded", "", has("imu_velocity")),
+    ("--align_steps 5", "", nearly),
     ("--display_velo_scale", "", nearly),
     ("--k_imu_clip 0.5", "", lambda a, b: a.group[0].imu[0].accel.abs().max() < 5),
     ("--use_ekf", "", lambda a, b: a.details.motion.fusion is not None),
@@ -300,7 +335,7 @@ def test_a_step_shows_the_option(words, beside, true, root, tmp_path, usual):
 # Options that such a step cannot show
 
 OF_WHOLE_RUNS = set(  # in test_trainer.py
-    "num_epochs scheduler_step_size load_weights_folder models_to_load resume overwrite "
+    "num_epochs scheduler scheduler_step_size load_weights_folder models_to_load resume overwrite "
     "log_frequency save_frequency first_save_epoch keep_checkpoints save_minutes "
     "resume_imu resume_velo resume_gravity resume_epochs".split()
 )

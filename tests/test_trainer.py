@@ -17,6 +17,7 @@ from torch.testing import assert_close
 
 import options
 from datasets.text import DataError
+from ekf.alignment import Alignment
 from networks.resnet_encoder import ResnetEncoder
 from tests.training_runs import (
     ALONE,
@@ -36,7 +37,7 @@ from tests.training_runs import (
     watch,
 )
 from trainer import Trainer
-from training import data
+from training import data, schedule, unit
 from training.guard import CollapseError, load_replay
 from training.run_folder import held
 from training.step import Step
@@ -535,23 +536,58 @@ def test_the_filter_takes_part_when_it_is_warm(root, tmp_path):
         ("--first_save_epoch 0 --save_frequency 2", {1, 3}),
         ("--first_save_epoch 0 --keep_checkpoints 2", {2, 3}),
         ("--first_save_epoch 0 --save_frequency 3", {2, 3}),  # and always the last
-        ("--scheduler_step_size 2", {3}),
     ],
 )
-def test_the_wanted_epochs_are_kept_and_the_rate_falls(words, epochs, root, tmp_path, monkeypatch):
+def test_the_wanted_epochs_are_kept(words, epochs, root, tmp_path, monkeypatch):
     trainer = make_trainer(root, tmp_path, CAMERA_ONLY, "--num_epochs 4 --batch_size 5", words)
-    rates = []
-
-    def empty_epoch(self):
-        rates.append(self.trained.optimizer.param_groups[0]["lr"])
-
-    monkeypatch.setattr(Trainer, "run_epoch", empty_epoch)
+    monkeypatch.setattr(Trainer, "run_epoch", lambda self: None)
     monkeypatch.setattr(Trainer, "look_at_validation", lambda self: True)
     trainer.train()
     found = {path.name for path in trainer.run.models.iterdir()} - {"opt.json"}
     assert found == {f"weights_{epoch}" for epoch in epochs}
-    fall = 0.1 if "scheduler" in words else 1
-    assert rates == pytest.approx([1e-4, 1e-4, 1e-4 * fall, 1e-4 * fall])
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--scheduler_step_size 1", "--scheduler cosine", "--scheduler cosine --warmup_steps 3"],
+)
+def test_the_rate_follows_its_schedule_step_by_step(words, root, tmp_path, monkeypatch):
+    trainer = make_trainer(root, tmp_path, CAMERA_ONLY, words)
+    monkeypatch.setattr(Trainer, "look_at_validation", lambda self: True)
+    rates = []
+    monkeypatch.setattr(
+        trainer,
+        "report",
+        lambda *_: rates.append(trainer.trained.optimizer.param_groups[0]["lr"]),
+    )
+    trainer.train()
+    assert len(rates) == 2 * STEPS
+    wanted = [schedule.factor(step, STEPS, trainer.options) for step in range(1, 2 * STEPS + 1)]
+    assert rates == pytest.approx([1e-4 * factor for factor in wanted])
+
+
+def test_the_imu_says_the_unit_and_a_run_goes_on_with_it(root, tmp_path, monkeypatch):
+    found = iter([1.5, 0.5, 1.25, 1.0, 1.0, 1.0])
+    monkeypatch.setattr(unit, "alignment", lambda *_: Alignment(next(found), 0.01, 4))
+    words = CAMERA_ONLY.replace("--imu_warp_weight 0 ", ""), "--align_steps 2"
+    first = make_trainer(root, tmp_path, *words)
+    monkeypatch.setattr(Trainer, "look_at_validation", lambda self: True)
+    first.train()
+    aligned = [1.5, 0.5, 1.25, 1.0, 1.0, 1.0][: 2 * STEPS // 2]
+    metres = 5.4 * math.prod(aligned)
+    assert first.progress.unit_m == pytest.approx(metres)
+    assert first.step.options.trans_scale_factor == pytest.approx(metres)
+    assert first.options.trans_scale_factor == 5.4  # what the user asked for, and opt.json says
+    folder = first.run.models / "weights_1"
+    encoder = torch.load(folder / "encoder.pth", weights_only=True)
+    assert encoder["trans_scale_factor"] == pytest.approx(metres)
+    again = make_trainer(root, tmp_path, *words, "--resume auto --num_epochs 3")
+    assert again.step.options.trans_scale_factor == pytest.approx(metres)
+
+
+def test_without_alignment_the_unit_is_that_of_the_options(root, tmp_path):
+    trainer = make_trainer(root, tmp_path, CAMERA_ONLY)
+    assert trainer.progress.unit_m is None and not trainer.alignment_is_due
 
 
 def test_an_epoch_that_is_not_kept_can_be_resumed_from(root, tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ def truth(*argv: str) -> tuple[Namespace, Batch, Prediction, Motion, Tensor]:
     batch, depth = corridor_batch(options, window)
     prediction = true_prediction(options, window, depth)
     felt = dict(prediction.T_first_second)
-    return options, batch, prediction, Motion(felt, felt, None), depth
+    return options, batch, prediction, Motion(felt, felt, {}, None, None), depth
 
 
 def seen_error(view: Tensor, target: Tensor, T_source_c0: Tensor, K: Tensor, depth: Tensor):
@@ -86,7 +86,7 @@ def test_stereo_is_warped_by_its_calibration_whatever_is_predicted():
     options, batch, prediction, motion, _ = truth("--use_stereo", "--scales", "0")
     views = synthesise(batch, prediction, prediction.T_first_second, motion, options)[0]
     others = {k: T @ T for k, T in prediction.T_first_second.items()}
-    moved = Motion({k: T @ T for k, T in motion.used.items()}, motion.inertial, None)
+    moved = Motion({k: T @ T for k, T in motion.used.items()}, motion.inertial, {}, None, None)
     found = synthesise(batch, prediction, others, moved, options)[0]
     assert torch.equal(found.camera[2], views.camera[2])
     assert (found.camera[:2] != views.camera[:2]).any()
@@ -117,11 +117,13 @@ def test_views_are_those_of_their_sources_and_motions():
 def test_inertial_views_are_by_the_motion_that_is_used():
     options, batch, prediction, motion, _ = truth("--scales", "0")
     wrong = {k: se3.exp(torch.zeros(2, 6).double()) for k in motion.used}
-    given = Motion(wrong, motion.used, None)  # what the IMU says is not what the filter says
+    given = Motion(
+        wrong, motion.used, {}, None, None
+    )  # what the IMU says is not what the filter says
     found = synthesise(batch, prediction, prediction.T_first_second, given, options)[0]
     by_camera = synthesise(batch, prediction, motion.used, given, options)[0]
     assert_close(found.inertial, by_camera.camera)
-    given = Motion(motion.inertial, wrong, None)
+    given = Motion(motion.inertial, wrong, {}, None, None)
     found = synthesise(batch, prediction, prediction.T_first_second, given, options)[0]
     assert_close(found.inertial, found.sources)  # nothing moves
 
@@ -194,7 +196,7 @@ def test_gradients_of_all_views_reach_disparity_and_both_motions():
     batch = tiny_batch(options)
     prediction = random_prediction(options, batch)
     used = {k: T.detach().clone().requires_grad_() for k, T in prediction.T_first_second.items()}
-    motion = Motion(used, used, None)
+    motion = Motion(used, used, {}, None, None)
     views = synthesise(batch, prediction, prediction.T_first_second, motion, options)
     for scale, view in views.items():
         leaves = [*prediction.T_first_second.values(), *used.values(), prediction.disparity[scale]]

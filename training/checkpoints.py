@@ -55,11 +55,12 @@ class Progress:
     def to_dict(self) -> dict[str, int | float | None]:
         """Return plain numbers, whatever kind of number was put in."""
         best = None if self.best_error is None else float(self.best_error)
+        unit = None if self.unit_m is None else float(self.unit_m)
         whole = ("epoch", "batches", "step", "examples")
         return {name: int(getattr(self, name)) for name in whole} | {
             "best_error": best,
             "seconds": float(self.seconds),
-            "unit_m": self.unit_m,
+            "unit_m": unit,
         }
 
     @classmethod

@@ -10,6 +10,7 @@ from torch import Tensor
 from datasets.batch import Batch
 from ekf.filter import ROT, TRANS
 from liegroups import so3
+from training.motion import said_velocity
 from training.pictures import coloured_disparity, coloured_error, coloured_mask, photograph
 from training.prediction import depth_in_metres, sources_of
 from training.step import Details
@@ -35,7 +36,7 @@ def numbers(batch: Batch, details: Details, options: Namespace) -> dict[str, flo
         name = f"imu_camera_{source}"
         found[f"{name}_translation_m"] = moved.norm(dim=-1).mean()
         found[f"{name}_rotation_deg"] = torch.rad2deg(turned.norm(dim=-1)).mean()
-    for first, velocity in details.motion.velocity.items():
+    for first, velocity in said_velocity(details.prediction, details.motion, options).items():
         predicted, measured = velocity.norm(dim=-1), batch.imu[first].speed
         found[f"speed_error_{first}_m_s"] = (predicted - measured).abs().mean()
         if options.display_velo_scale:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import losses
 from datasets.batch import Batch
 from layers import edge_aware_smoothness
-from training.motion import Motion, fuse, sample_camera_motions
+from training.motion import Motion, fuse, said_velocity, sample_camera_motions
 from training.prediction import Prediction, neighbours_of, predict
 from training.views import Views, enlarged, synthesise
 
@@ -176,7 +176,7 @@ def motion_losses(
     """Return the terms that are on and compare motions, velocities and gravity, not images."""
     terms = {}
     if options.velo_weight > 0:
-        said = motion.velocity if options.velocity_source == "camera" else prediction.velocity
+        said = said_velocity(prediction, motion, options)
         velocity = torch.cat(list(said.values()))
         speed = torch.cat([batch.imu[first].speed for first in said])
         terms["velocity"] = losses.speed_error(velocity, speed)
