@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.study import ROOT, Run, Scores, Workshop, make_drives, say
+from benchmarks.study import ROOT, Run, Scores, Workshop, end_on_sigterm, make_drives, say
 from datasets.command import exit_code
 from utils import written_whole
 
@@ -136,6 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, choices in (("conditions", CONDITIONS), ("variants", VARIANTS)):
         parser.add_argument(f"--{name}", nargs="+", choices=choices, default=list(choices))
     args = parser.parse_args(argv)
+    end_on_sigterm()
     return exit_code("ablation", lambda: run(args), "started again, it goes on where it stopped")
 
 

@@ -15,7 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import demo_picture
-from benchmarks.study import ROOT, Run, Scores, Workshop, last_weights, make_drives, say
+from benchmarks.study import (
+    ROOT,
+    Run,
+    Scores,
+    Workshop,
+    end_on_sigterm,
+    last_weights,
+    make_drives,
+    say,
+)
 from datasets.command import exit_code
 
 DRIVES = 10
@@ -28,13 +37,16 @@ CONFIGS = {
 }
 """They differ in what the IMU brings, and in nothing else."""
 
+STREETS = {"train": "streets of the training", "test": "others"}
+
 
 def run(args: argparse.Namespace) -> int:
     """Do all steps that are left; return the exit code."""
     began = time.monotonic()
     out: Path = args.out
-    if args.fresh and out.exists():
-        shutil.rmtree(out)
+    if args.fresh:
+        for made in (out / "drives", *out.glob("seed_*")):  # and nothing else that may be there
+            shutil.rmtree(made, ignore_errors=True)
     drives, trained = out / "drives", out / f"seed_{args.seed}"
     say(f"1 of 3: {DRIVES} drives along streets that do not exist, in {drives}")
     make_drives(drives, "--drives", str(DRIVES), "--frames", str(FRAMES), "--size", SIZE)
@@ -55,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def table(found: dict[str, Scores]) -> str:
-    """Return the errors of depth on test drives, a line for each training."""
+    """Return the errors on test drives: of depth for each training, and of motion."""
     lines = [
         "depth on streets that nothing was trained on (abs_rel; the scale is truth / prediction)",
         f"{'':<16}{'in metres':>10}{'median-scaled':>15}{'scale ratio':>13}{'its spread':>12}",
@@ -65,6 +77,17 @@ def table(found: dict[str, Scores]) -> str:
             f"{name.replace('_', ' '):<16}{of_name.abs_rel:>10.3f}{of_name.scaled_abs_rel:>15.3f}"
             f"{of_name.scale_ratio:>13.3f}{of_name.scale_spread:>12.3f}"
         )
+    fused = found[FUSED]
+    steps = ", ".join(f"{name} {pose.step_m:.3f} m" for name, pose in fused.pose.items())
+    lines += [
+        "",
+        f"motion of {FUSED.replace('_', ' ')}, error from one image to the next: {steps}",
+        "its velocity network, error of the speed: "
+        + ", ".join(
+            f"{error:.2f} of {fused.speed[part]:.1f} m/s on {STREETS[part]}"
+            for part, error in fused.speed_error.items()
+        ),
+    ]
     return "\n".join(lines)
 
 
@@ -73,8 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="FOLDER")
     parser.add_argument("--seed", type=int, default=0, help="of both trainings")
-    parser.add_argument("--fresh", action="store_true", help="remove FOLDER and start over")
+    parser.add_argument(
+        "--fresh", action="store_true", help="start over: remove drives and trainings"
+    )
     args = parser.parse_args(argv)
+    end_on_sigterm()
     return exit_code("demo", lambda: run(args), "started again, it goes on where it stopped")
 
 

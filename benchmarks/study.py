@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -120,6 +121,11 @@ def make_drives(folder: Path, *words: str) -> None:
     named = ["--raw_path", str(folder), "--sync_path", str(folder)]
     if match_kitti_imu.run(options.match_kitti_imu(named)) != 0:
         raise UserError(f"{folder}: its IMU could not be matched")
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, so that its trainings are ended with it."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 class Workshop:
