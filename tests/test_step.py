@@ -296,6 +296,30 @@ def test_terms_are_those_with_a_weight(argv, names):
     assert set(warming) == names - {"ekf_velocity", "ekf_gravity"}
 
 
+@pytest.mark.parametrize("source", ["network", "recorded"])
+def test_the_imu_carries_one_velocity_to_the_next(source):
+    options = tiny_options("--imu_velocity_weight", "1", "--velocity_source", source)
+    batch = tiny_batch(options)
+    prediction = random_prediction(options, batch)
+    motion = fuse(batch.imu, prediction, options, None)
+    length = (motion.carried - motion.velocity[0]).norm(dim=-1)
+    found = terms_of(batch, prediction, options)["imu_velocity"]
+    assert_close(found, length.mean())
+    found.backward()
+    assert all(g.grad.abs().sum() > 0 for g in prediction.gravity.values() if g.grad is not None)
+    assert prediction.gravity[-1].grad is not None  # it is what gravity learns from
+
+
+def test_recorded_speed_teaches_the_length_of_what_the_network_says():
+    options = tiny_options("--velocity_source", "recorded")
+    batch = tiny_batch(options)
+    prediction = random_prediction(options, batch)
+    said = torch.cat([prediction.velocity[k].norm(dim=-1) for k in prediction.velocity])
+    speed = torch.cat([batch.imu[k].speed for k in prediction.velocity])
+    found = terms_of(batch, prediction, options)["velocity"]
+    assert_close(found, (said - speed).abs().mean())
+
+
 def terms_of(
     batch: Batch, prediction: Prediction, options: Namespace, with_filter: bool = True
 ) -> dict[str, Tensor]:

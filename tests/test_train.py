@@ -212,7 +212,11 @@ CASES: list[tuple[str, str, Callable[[Taken, Taken], bool]]] = [
         lambda a, b: a.terms["photometric"] != b.terms["photometric"],
     ),
     ("--narrow_networks", "", lambda a, b: a.trainer.models["encoder"].narrow),
-    ("--motion_resolution half", "", differs("velocity", "imu_photometric")),
+    (
+        "--motion_resolution half --width 96",
+        "--width 96",
+        differs("photometric", "imu_photometric", "imu_consistency", "velocity", "gravity"),
+    ),
     (
         "--motion_form driving --use_ekf",
         "--use_ekf",
