@@ -215,7 +215,7 @@ CASES: list[tuple[str, str, Callable[[Taken, Taken], bool]]] = [
     (
         "--motion_resolution half --width 96",
         "--width 96",
-        differs("photometric", "imu_photometric", "imu_consistency", "velocity", "gravity"),
+        differs("photometric", "imu_photometric", "imu_consistency", "velocity"),
     ),
     (
         "--motion_form driving --use_ekf",
