@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import islice, takewhile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,6 +58,8 @@ class Trainer:
                 )
             self.training = data.open_training(options, world)
             self.validation = data.open_validation(options, world)
+        if options.align_steps > 0:
+            unit.check_segments(self.training.dataset)
         self.run = gather(found, world)[0]
         self.progress = Progress()
         self.make_models()
@@ -70,7 +73,9 @@ class Trainer:
         with main_first(world):
             models = build_models(options, begins and options.weights_init == "pretrained")
         if begins and options.load_weights_folder is not None:
-            load_weights(models, options.load_weights_folder, options.models_to_load, other_resnet)
+            folder = options.load_weights_folder
+            entries = load_weights(models, folder, options.models_to_load, other_resnet)
+            check_unit(entries, folder, options)
         if options.channels_last:
             models.to(memory_format=torch.channels_last)
         self.models = batch_norm.synchronise(models.to(world.device), world)
@@ -175,11 +180,11 @@ class Trainer:
             began = time.perf_counter()
             details = self.training_step(group)
             progress.batches += len(group)
-            if details is not None and self.alignment_is_due:
-                self.align_unit()
             progress.seconds += time.perf_counter() - began
             if details is not None and self.world.main:
                 self.report(group[-1], details)
+            if details is not None and self.alignment_is_due:
+                self.align_unit()
             stop, save = agree([self.stop.signal is not None, self.save_is_due], self.world)
             if stop:
                 return
@@ -343,6 +348,16 @@ class Trainer:
         if self.world.main:
             self.checkpoints.save_epoch(ended, self.trained, self.progress, rng)
         self.saved_at = time.monotonic()
+
+
+def check_unit(entries: Mapping[str, Any], folder: Path, options: Namespace) -> None:
+    """Refuse weights that count in another unit than this run: their metres would be others."""
+    unit_m = entries.get("trans_scale_factor", options.trans_scale_factor)
+    if not math.isclose(unit_m, options.trans_scale_factor, rel_tol=1e-3):
+        raise UserError(
+            f"{folder}: its networks count in {unit_m:.4g} m, this run in "
+            f"{options.trans_scale_factor:g} m: add --trans_scale_factor {unit_m:.4g}"
+        )
 
 
 def other_resnet(state: Mapping[str, object]) -> str | None:

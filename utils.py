@@ -209,7 +209,7 @@ def load_weights(
         explain: what can be said of weights that do not fit, the end of an error
 
     Returns:
-        height, width and use_stereo, as far as encoder.pth has them and was asked for.
+        `ENCODER_ENTRIES`, as far as encoder.pth has them and was asked for.
     """
     for name in names:
         if name not in models:

@@ -1,8 +1,9 @@
 """What each part is worth, on streets nobody trained on: `python -m benchmarks.ablation`.
 
-Five trainings that differ in one part each, under four conditions, with several seeds: the recipe
-of `make demo`, shorter. Each condition has drives of its own, for tests too. Stopped and started
-again, it goes on; what is done so far is in FOLDER/ablation.md after every training.
+Trainings by the recipe of `make demo`, shorter: the camera alone, with the IMU's motion, with the
+recorded speed, with the filter; and with IMU and filter but no recorded speed. Each under four
+conditions, which have drives of their own, for tests too, and with several seeds. Stopped and
+started again, it goes on; what is done so far is in FOLDER/ablation.md after every training.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from utils import written_whole
 
 CAMERA, IMU, SPEED, FILTER, INERTIAL = "camera", "imu", "speed", "filter", "inertial"
 
-_IMU = "--shared_motion_encoder --imu_warp_weight 2 --imu_consistency_weight 0 --imu_l2_weight 0.2"
+_IMU = "--shared_motion_encoder --imu_warp_weight 2 --imu_consistency_weight 0 --imu_l2_weight 0.5"
 _SPEED = "--velocity_source recorded --velo_weight 0.1 --imu_velocity_weight 0.1"
 _FILTER = "--use_ekf --noise_preset calibrated"
 
@@ -132,7 +133,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), metavar="FOLDER")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=3, help="of every training")
-    parser.add_argument("--at_once", type=int, default=2, help="trainings side by side")
+    parser.add_argument(
+        "--at_once",
+        type=int,
+        choices=range(1, 65),
+        default=2,
+        metavar="TRAININGS",
+        help="side by side",
+    )
     for name, choices in (("conditions", CONDITIONS), ("variants", VARIANTS)):
         parser.add_argument(f"--{name}", nargs="+", choices=choices, default=list(choices))
     args = parser.parse_args(argv)

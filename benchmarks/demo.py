@@ -44,10 +44,11 @@ def run(args: argparse.Namespace) -> int:
     """Do all steps that are left; return the exit code."""
     began = time.monotonic()
     out: Path = args.out
-    if args.fresh:
-        for made in (out / "drives", *out.glob("seed_*")):  # and nothing else that may be there
-            shutil.rmtree(made, ignore_errors=True)
     drives, trained = out / "drives", out / f"seed_{args.seed}"
+    if args.fresh:  # nothing goes that was not made here
+        for made in [drives] * (drives / "made_with.txt").exists() + [trained / n for n in CONFIGS]:
+            if made.exists():
+                shutil.rmtree(made)
     say(f"1 of 3: {DRIVES} drives along streets that do not exist, in {drives}")
     make_drives(drives, "--drives", str(DRIVES), "--frames", str(FRAMES), "--size", SIZE)
     say(f"2 of 3: two trainings side by side and their scores on other streets, in {trained}")
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="FOLDER")
     parser.add_argument("--seed", type=int, default=0, help="of both trainings")
     parser.add_argument(
-        "--fresh", action="store_true", help="start over: remove drives and trainings"
+        "--fresh", action="store_true", help="start over: remove drives and the trainings of SEED"
     )
     args = parser.parse_args(argv)
     end_on_sigterm()

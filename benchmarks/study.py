@@ -61,6 +61,32 @@ class Run:
         """Where its scores are, when it is done."""
         return self.folder / "scores.json"
 
+    @property
+    def arguments(self) -> list[str]:
+        """The whole line of `train.py`."""
+        named = ["--log_dir", str(self.folder.parent), "--model_name", self.folder.name]
+        return [*self.words, "--data_path", str(self.drives), *named, "--resume", "auto"]
+
+    def check(self) -> None:
+        """Refuse to take what was trained with other options for this.
+
+        Raises:
+            UserError: names the folder and the first option that differs
+        """
+        file = self.folder / "models" / "opt.json"
+        if not file.exists():
+            return
+        trained = json.loads(file.read_bytes())
+        asked = json.loads(json.dumps(vars(options.train(self.arguments)), default=str))
+        for name in sorted(
+            trained.keys() & asked.keys() - {"resume", "data_path", "log_dir", "split"}
+        ):
+            if trained[name] != asked[name]:
+                raise UserError(
+                    f"{self.folder}: trained with {name} {trained[name]}, and {asked[name]} is "
+                    "asked for: remove it, or take another --out"
+                )
+
 
 @dataclass(frozen=True)
 class Pose:
@@ -102,10 +128,17 @@ class Scores:
 
     @classmethod
     def read(cls, path: Path) -> Scores:
-        """Return what was written."""
-        found = json.loads(path.read_bytes())
-        pose = {name: Pose(**errors) for name, errors in found.pop("pose").items()}
-        return cls(pose=pose, **found)
+        """Return what was written.
+
+        Raises:
+            UserError: it is damaged, or of another version of this program
+        """
+        try:
+            found = json.loads(path.read_bytes())
+            pose = {name: Pose(**errors) for name, errors in found.pop("pose").items()}
+            return cls(pose=pose, **found)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise UserError(f"{path}: no scores of this version: remove it") from None
 
 
 def make_drives(folder: Path, *words: str) -> None:
@@ -114,13 +147,29 @@ def make_drives(folder: Path, *words: str) -> None:
     Args:
         folder: of the drives
         words: options of `make_synthetic_kitti.py`
+
+    Raises:
+        UserError: other drives are there
     """
-    if not (folder / "splits" / "test_files.txt").exists():
-        command = options.make_synthetic_kitti(["--out", str(folder), *words])
-        make_synthetic_kitti.run(command)
+    note = folder / "made_with.txt"
+    if not note.exists():
+        make_synthetic_kitti.run(options.make_synthetic_kitti(["--out", str(folder), *words]))
+        note.write_text(" ".join(words) + "\n", encoding="utf-8")
+    elif (made := note.read_text(encoding="utf-8").split()) != list(words):
+        raise UserError(
+            f"{folder}: drives made with {' '.join(made)}, not with {' '.join(words)}: remove "
+            "them, or take another --out"
+        )
     named = ["--raw_path", str(folder), "--sync_path", str(folder)]
     if match_kitti_imu.run(options.match_kitti_imu(named)) != 0:
         raise UserError(f"{folder}: its IMU could not be matched")
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def end_on_sigterm() -> None:
@@ -140,6 +189,7 @@ class Workshop:
         self._at_once = at_once
         self._width = max(map(len, names))
         self._processes: list[subprocess.Popen] = []
+        self._stopping = False
 
     def finish(self, runs: Sequence[Run], done: Callable[[Run], object] = lambda run: None) -> None:
         """Train and score all runs, those first that come first; what is done stays as it is.
@@ -151,6 +201,8 @@ class Workshop:
         Raises:
             UserError: some failed; the others have come to their ends
         """
+        for run in runs:
+            run.check()
         failed, turn = [], threading.Lock()
 
         def work(run: Run) -> None:
@@ -164,6 +216,7 @@ class Workshop:
             try:
                 list(pool.map(work, runs))
             except BaseException:  # Ctrl-C: they save where they are
+                self._stopping = True
                 pool.shutdown(wait=False, cancel_futures=True)
                 for process in self._processes:
                     process.terminate()
@@ -172,9 +225,7 @@ class Workshop:
             raise UserError(f"not trained to the end: {', '.join(failed)}")
 
     def _train(self, run: Run) -> int:
-        command = [str(ROOT / "train.py"), *run.words, "--data_path", str(run.drives)]
-        command += ["--log_dir", str(run.folder.parent), "--model_name", run.folder.name]
-        return self._relay(run, [*command, "--resume", "auto"])
+        return self._relay(run, [str(ROOT / "train.py"), *run.arguments])
 
     def _score(self, run: Run) -> int:
         given = str(last_weights(run.folder)), str(run.drives), str(run.scores_file)
@@ -182,7 +233,9 @@ class Workshop:
 
     def _relay(self, run: Run, command: list[str]) -> int:
         """Let Python run a command, line by line; return its exit code."""
-        threads = max(1, (os.cpu_count() or 1) // self._at_once)
+        if self._stopping:
+            return 1
+        threads = max(1, _cores() // self._at_once)
         process = subprocess.Popen(
             [sys.executable, *command],
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
@@ -213,7 +266,9 @@ def say(line: str) -> None:
 
 def last_weights(run_folder: Path) -> Path:
     """Return the weights at the end of the schedule: never the best ones, which were chosen."""
-    folders = (run_folder / "models").glob("weights_*")
+    folders = list((run_folder / "models").glob("weights_*"))
+    if not folders:
+        raise UserError(f"{run_folder / 'models'}: no weights of a finished training")
     return max(folders, key=lambda folder: int(folder.name.rpartition("_")[2]))
 
 

@@ -10,8 +10,9 @@ k + 1, and the body by
 where y_k is what the specific force adds to the mean velocity of the interval and t_k the time of
 its middle. What is uncertain is x, so it is x that is explained: x_k = q y_k + a - b t_k with
 q = 1 / s. Least squares with an a and a b for each segment give q without the bias towards zero
-that noise in the regressor would bring. What changes as fast at all times, a constant acceleration,
-says nothing: it could be gravity.
+that noise in the regressor would bring. What errs alike in all segments, a gyro's bias or a camera
+whose speeds differ too little, is in q and not in its deviation. What changes as fast at all times,
+a constant acceleration, says nothing: it could be gravity.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ekf.preintegration import Preintegrated
 from liegroups.matrices import apply, identity
 
 LEAST_CHANGE = 0.05
-"""Of the velocity, root mean square over a segment, below which it says nothing [m/s]."""
+"""Root mean square over the components of y in a segment below which they say nothing [m/s]."""
 
 _UNKNOWNS = 2  # of each axis of a segment: a and b
 

@@ -281,6 +281,11 @@ def _motion_networks(args: Namespace, given: Collection[str]) -> Refusals:
             "which encoders halve five times more: use larger images",
         ),
         (
+            driving and args.pose_model_input == "all",
+            "--motion_form driving needs --pose_model_input pairs: of all images at once, some are "
+            "before the target and some behind it",
+        ),
+        (
             driving and args.predict_velo_residue,
             "--predict_velo_residue contradicts --motion_form driving: a residue begins at 0, and "
             "not at 5 m/s",
@@ -306,6 +311,11 @@ def _velocity(args: Namespace, given: Collection[str]) -> Refusals:
             source == "camera" and 1 not in offsets,
             f"--velocity_source camera needs 1 among --frame_ids, not {shown}: the velocity is "
             "fitted with the target's gravity, which is seen in the pair of 0 and 1",
+        ),
+        (
+            source == "recorded" and args.use_ekf and args.naive_vis_covar,
+            "--naive_vis_covar contradicts --velocity_source recorded: the camera could become "
+            "more certain than any speed, and nothing would hold the scale",
         ),
         (
             source == "camera" and args.imu_velocity_weight > 0,

@@ -147,7 +147,8 @@ def test_nothing_says_nothing_and_one_segment_is_not_sure():
     assert one.scale == pytest.approx(1, rel=2e-3) and one.relative_std == float("inf")
 
 
-def test_a_camera_that_sees_the_opposite_is_not_believed():
+@pytest.mark.parametrize("see", [torch.neg, torch.zeros_like, lambda x: x * torch.nan])
+def test_a_camera_that_sees_the_opposite_or_nothing_is_not_believed(see):
     torch.manual_seed(0)
-    found = align(make_segments(change=torch.neg))
+    found = align(make_segments(change=see))
     assert found.scale != found.scale and found.relative_std == float("inf")

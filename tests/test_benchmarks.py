@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
+import options
 from benchmarks import (
+    ablation,
     accuracy,
     data_loading,
+    demo,
     evaluation,
     fusion,
     inertial,
@@ -22,11 +28,13 @@ from benchmarks import (
     train_step,
 )
 from benchmarks.plain_step import PlainStep
+from benchmarks.study import ROOT, Pose, Run, Scores, Workshop, last_weights, make_drives
 from datasets.drives import find_drives
 from datasets.synthetic.writer import SyntheticOptions, write_synthetic_kitti
 from ekf.noise import preset
 from liegroups.matrices import apply
 from training.step import Step
+from utils import UserError
 
 
 def test_cases_take_turns_and_the_warm_up_is_not_counted(monkeypatch):
@@ -356,3 +364,95 @@ def test_phases_last_as_long_as_the_whole_step(small_step, monkeypatch):
     laps = train_step.OurStep(models, given, adam)(batch, train_step.Clock(CPU))
     assert laps == dict.fromkeys(train_step.PHASES, 1.0)  # each is marked once, in this order
     assert list(laps) == list(train_step.PHASES)
+
+
+def scores_of(ratio: float = 1.0, **changes) -> Scores:
+    usual = {
+        "abs_rel": 0.1 * ratio,
+        "scaled_abs_rel": 0.1,
+        "a1": 0.9,
+        "scale_ratio": ratio,
+        "scale_spread": 0.05,
+        "pose": {name: Pose(0.1, 0.2, 3.0, 4.0) for name in ("camera", "imu", "filter")},
+        "speed_error": {"train": 0.3, "test": 1.25},
+        "speed": {"train": 5.0, "test": 4.0},
+    }
+    return Scores(**usual | changes)
+
+
+def test_scores_are_read_as_they_were_written_and_others_are_refused(tmp_path):
+    file = tmp_path / "scores.json"
+    scores_of().write(file)
+    assert Scores.read(file) == scores_of()
+    for damaged in (b"", b"[]", b"{}", b'{"pose": {}}', file.read_bytes().replace(b"a1", b"a2")):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match="no scores of this version"):
+            Scores.read(file)
+
+
+def test_a_table_has_means_and_deviations_over_seeds_of_what_there_is():
+    alone = scores_of(2.0, pose={"camera": Pose(0.4, 0.2, 3.0, 4.0)}, speed_error={}, speed={})
+    found = {
+        ("clean", "camera", 0): alone,
+        ("clean", "filter", 0): scores_of(0.98),
+        ("clean", "filter", 1): scores_of(1.02),
+    }
+    _, _, camera, fused = ablation.table(found).splitlines()
+    assert camera.startswith("| clean | camera | 1 | 0.200 | 0.100 | 2.000 |")
+    assert camera.endswith("| 0.400 |  |  |  |  |")
+    assert fused.startswith(
+        "| clean | filter | 2 | 0.100 ± 0.003 | 0.100 ± 0.000 | 1.000 ± 0.028 |"
+    )
+
+
+def test_the_demo_tells_depth_motion_and_speed():
+    said = demo.table({demo.CAMERA: scores_of(2.0), demo.FUSED: scores_of()})
+    assert "camera only          0.200          0.100        2.000" in said
+    assert "camera 0.100 m, imu 0.100 m, filter 0.100 m" in said
+    assert "1.25 of 4.0 m/s on others" in said
+
+
+def a_run(folder, *words) -> Run:
+    config = f"@{ROOT / 'configs' / 'demo_camera.txt'}"
+    return Run("one", folder / "one", folder / "drives", (config, *words))
+
+
+@pytest.mark.parametrize("variant", ablation.VARIANTS)
+def test_every_variant_is_a_line_of_options(variant, tmp_path):
+    run = a_run(tmp_path, *ablation.VARIANTS[variant].split())
+    given = options.train(run.arguments)
+    assert given.use_imu == (variant != "camera")
+    assert given.use_ekf == (variant in ("filter", "inertial"))
+    assert (given.velo_weight > 0) == (variant in ("speed", "filter"))
+
+
+def test_what_was_trained_with_other_options_is_not_taken_for_this(tmp_path):
+    run = a_run(tmp_path)
+    run.check()  # nothing is there yet
+    models = run.folder / "models"
+    models.mkdir(parents=True)
+    trained = json.dumps(vars(options.train(run.arguments)), default=str)
+    (models / "opt.json").write_text(trained)
+    run.check()
+    with pytest.raises(UserError, match="trained with learning_rate 0.0004, and 0.5 is asked"):
+        a_run(tmp_path, "--learning_rate", "0.5").check()
+    with pytest.raises(UserError, match="no weights of a finished training"):
+        last_weights(run.folder)
+
+
+def test_a_workshop_does_what_is_left_and_names_what_failed(tmp_path, capfd):
+    done = a_run(tmp_path)
+    done.folder.mkdir()
+    scores_of().write(done.scores_file)
+    lost = replace(done, name="lost", folder=tmp_path / "lost")  # there are no drives
+    finished = []
+    with pytest.raises(UserError, match="not trained to the end: lost"):
+        Workshop(2, ["one", "lost"]).finish([done, lost], finished.append)
+    assert finished == [done]
+    assert "lost | train" in capfd.readouterr().out
+
+
+def test_drives_that_were_made_otherwise_are_refused(tmp_path):
+    (tmp_path / "made_with.txt").write_text("--drives 3\n")
+    with pytest.raises(UserError, match="drives made with --drives 3, not with --drives 4"):
+        make_drives(tmp_path, "--drives", "4")

@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from training.checkpoints import (
     restore,
     tidy,
 )
-from utils import UserError, rng_states, save_state, set_rng_states
+from utils import UserError, load_state, rng_states, save_state, set_rng_states
 
 ENTRIES = {"height": 192, "width": 640, "use_stereo": False}
 
@@ -202,6 +203,29 @@ def test_the_files_are_those_of_the_published_programs_and_one_more(store, train
     adam = torch.load(path / "adam.pth", weights_only=True)
     make().optimizer.load_state_dict(adam)
     assert set(adam) == {"state", "param_groups"}
+
+
+def test_a_unit_that_was_found_is_said_beside_the_weights(store, trained):
+    for progress, told in ((Progress(), None), (Progress(step=1, unit_m=4.5), 4.5)):
+        path = store.save_rolling(trained, progress, [])
+        encoder = torch.load(path / "encoder.pth", weights_only=True)
+        assert encoder.get("trans_scale_factor") == told
+        assert restore(path, make())[0] == progress
+
+
+def test_a_checkpoint_from_before_units_and_steps_of_the_rate_goes_on(store, trained):
+    path = store.save_epoch(0, trained, Progress(1, 0, 7), [])
+    state = load_state(path / TRAINING_STATE)
+    del state["progress"]["unit_m"]
+    assert "step_size" in state["scheduler"]  # of a StepLR, as it was
+    save_state(path / TRAINING_STATE, state)
+    new = make()
+    scheduler = torch.optim.lr_scheduler.LambdaLR(new.optimizer, lambda step: 0.5**step)
+    progress, _ = restore(path, replace(new, scheduler=scheduler))
+    assert progress == Progress(1, 0, 7)
+    new.optimizer.step()
+    scheduler.step()
+    assert new.optimizer.param_groups[0]["lr"] == 1e-2 * 0.5**8
 
 
 # Which of them stay

@@ -16,7 +16,7 @@ import losses
 from datasets.augmentation import mirror
 from datasets.batch import STEREO, Batch, map_tensors
 from ekf.filter import EKFModel
-from ekf.preintegration import mirror_motion
+from ekf.preintegration import carry, mirror_motion
 from networks.factory import build_models, vision_form
 from tests.training_setup import (
     CAMERA_ALONE,
@@ -308,6 +308,32 @@ def test_the_imu_carries_one_velocity_to_the_next(source):
     found.backward()
     assert all(g.grad.abs().sum() > 0 for g in prediction.gravity.values() if g.grad is not None)
     assert prediction.gravity[-1].grad is not None  # it is what gravity learns from
+
+
+def test_velocities_that_agree_with_the_imu_cost_nothing():
+    options = tiny_options("--imu_velocity_weight", "1")
+    batch = tiny_batch(options)
+    said = random_prediction(options, batch)
+    before = batch.imu[-1]
+    carried, _ = carry(before.preintegrated, before.T_c_b, said.velocity[-1], said.gravity[-1])
+    said = replace(said, velocity=said.velocity | {0: carried})
+    assert terms_of(batch, said, options)["imu_velocity"] < 1e-5
+    said = replace(said, velocity=said.velocity | {0: carried + torch.tensor([0, 3, 4.0])})
+    assert_close(terms_of(batch, said, options)["imu_velocity"], torch.tensor(5.0))
+
+
+def test_recorded_speed_teaches_the_camera_whose_motion_velocity_is_fitted_to():
+    options = tiny_options("--velocity_source", "camera", "--imu_warp_weight", "0")
+    batch = tiny_batch(options)
+    prediction = random_prediction(options, batch)
+    said = fuse(batch.imu, prediction, options, None).velocity
+    speed = torch.cat([batch.imu[k].speed for k in said])
+    found = terms_of(batch, prediction, options)["velocity"]
+    assert prediction.velocity == {} and list(said) == [-1, 0]
+    assert_close(found, (torch.cat(list(said.values())).norm(dim=-1) - speed).abs().mean())
+    found.backward()
+    for T in prediction.T_first_second.values():
+        assert (T.grad[:, :3, 3].abs().sum(1) > 0).all()
 
 
 def test_recorded_speed_teaches_the_length_of_what_the_network_says():

@@ -12,7 +12,8 @@ from tests.test_alignment import INTERVALS, make_segments
 from tests.training_runs import make_data, make_trainer, states, use_small_networks
 from training import unit
 from training.prediction import Prediction
-from training.unit import LONGEST, SHORTEST, applied, segments, spread_out
+from training.unit import LONGEST, SHORTEST, applied, check_segments, segments, spread_out
+from utils import UserError
 
 
 class Lines:
@@ -66,6 +67,15 @@ def test_short_segments_are_left_out_and_many_are_thinned():
     chosen = list(spread_out(iter(many), 10 * SHORTEST))
     assert 5 <= len(chosen) <= 10
     assert list(spread_out(iter([]), 10)) == []
+
+
+def test_one_long_segment_is_not_enough_to_be_asked_of():
+    long, short = range(SHORTEST), range(SHORTEST - 1)
+    check_segments(Lines(("a", long, "l"), ("b", long, "l"), ("c", short, "l")))
+    with pytest.raises(
+        UserError, match=f"2 stretches of {SHORTEST} images .* the training list has 1"
+    ):
+        check_segments(Lines(("a", long, "l"), ("b", short, "l")))
 
 
 @pytest.mark.parametrize(
@@ -137,8 +147,32 @@ def test_to_ask_changes_neither_networks_nor_random_numbers(tmp_path, monkeypatc
     use_small_networks(monkeypatch)
     monkeypatch.setattr(unit, "SHORTEST", 2)
     trainer = make_trainer(make_data(tmp_path / "data"), tmp_path / "runs", "--align_steps 1")
+    trainer.step.train()
     before, drawn = states(trainer), torch.get_rng_state()
     unit.alignment(trainer.step, trainer.training, torch.device("cpu"))
     after = states(trainer)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert torch.equal(drawn, torch.get_rng_state())
+    assert all(module.training for module in trainer.step.modules())
+
+
+def test_the_mode_is_restored_after_an_error_too(monkeypatch):
+    torch.manual_seed(0)
+    step = torch.nn.Module()
+    step.options, step.models = SimpleNamespace(frame_ids=[0, -1, 1]), None
+    part = SimpleNamespace(dataset=Drives(make_segments(count=1)))
+
+    def fail(*_, motion_only):
+        raise RuntimeError("cannot see")
+
+    monkeypatch.setattr(unit, "predict", fail)
+    with pytest.raises(RuntimeError, match="cannot see"):
+        unit.alignment(step, part, torch.device("cpu"))
+    assert step.training
+
+
+def test_lists_without_images_in_a_row_are_refused():
+    unit.check_segments(Lines(("a", range(SHORTEST), "l"), ("b", range(SHORTEST), "l")))
+    scattered = Lines(("a", range(0, 200, 2), "l"), ("b", range(SHORTEST), "l"))
+    with pytest.raises(UserError, match="2 stretches of 30 images in a row.* has 1"):
+        unit.check_segments(scattered)

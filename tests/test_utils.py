@@ -142,7 +142,7 @@ def models_of(width=3, names=("encoder", "depth")) -> nn.ModuleDict:
     )
 
 
-ENTRIES = {"height": 192, "width": 640, "use_stereo": False}
+ENTRIES = {"height": 192, "width": 640, "use_stereo": False, "trans_scale_factor": 4.5}
 
 
 @pytest.fixture

@@ -11,6 +11,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import metrics
+from evaluation.inference import DepthNetwork
+from evaluation.weights import open_depth
 from tests.training_runs import (
     ALONE,
     CAMERA_ONLY,
@@ -26,6 +29,7 @@ from training import data, validation
 from training.distributed import World
 from training.validation import selection_error, validate
 
+PROTOCOL = metrics.PROTOCOLS["eigen"]
 CROP = 0.40810811, 0.99189189, 0.03594771, 0.96405229  # of Garg et al.: top, bottom, left, right
 
 
@@ -218,6 +222,25 @@ def test_a_camera_alone_is_compared_after_scaling(root, tmp_path, monkeypatch):
     errors = validate(trainer.step, batches(trainer), True, ALONE)
     assert selection_error(errors, trainer.options) == errors["scaled/abs_rel"]
     assert trainer.progress.best_error <= errors["scaled/abs_rel"]
+
+
+def test_what_is_saved_evaluates_as_in_the_validation_whatever_its_unit(root, tmp_path):
+    trainer = make_trainer(root, tmp_path, CAMERA_ONLY)  # real networks, as evaluation asks for
+    found = {}
+    for unit_m in (5.4, 2.7):
+        trainer.progress.unit_m = unit_m
+        trainer.take_unit()
+        validated = validate(trainer.step, batches(trainer), True, ALONE)
+        saved = trainer.checkpoints.save_rolling(trainer.trained, trainer.progress, [])
+        network = DepthNetwork(open_depth(saved, CPU))
+        errors = []
+        for batch in batches(trainer):
+            inverse = network.inverse_depth((255 * batch.image[0]).round().to(torch.uint8))
+            depth_m = 1 / metrics.resize_disparity(inverse, batch.depth[0].shape[-2:])
+            errors.append(metrics.evaluate(batch.depth[0], depth_m, PROTOCOL).unscaled["abs_rel"])
+        found[unit_m] = torch.cat(errors).mean().item()
+        assert found[unit_m] == pytest.approx(validated["abs_rel"], rel=1e-4)
+    assert found[2.7] != pytest.approx(found[5.4], rel=0.01)
 
 
 def test_every_kind_of_data_that_is_trained_on_has_a_protocol():

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from datasets.files import describe
 from utils import UserError, check_intact, load_state, load_weights, save_state, save_weights
@@ -213,7 +214,11 @@ def restore(path: Path, trained: Trained) -> tuple[Progress, list[dict[str, Any]
     _check_whole(path, state)
     load_weights(trained.models, path, list(trained.models))
     _take_up(path / OPTIMIZER, trained.optimizer.load_state_dict, load_state(path / OPTIMIZER))
-    _take_up(path / TRAINING_STATE, trained.scheduler.load_state_dict, state["scheduler"])
+    scheduler = state["scheduler"]
+    if "step_size" in scheduler and isinstance(trained.scheduler, LambdaLR):
+        # Once it counted epochs; how far it is in steps is all that ours has to know.
+        scheduler = {"last_epoch": progress.step, "lr_lambdas": [None]}
+    _take_up(path / TRAINING_STATE, trained.scheduler.load_state_dict, scheduler)
     if state["scaler"]:  # empty if it was written without mixed precision: then it begins anew
         _take_up(path / TRAINING_STATE, trained.scaler.load_state_dict, state["scaler"])
     return progress, list(state["rng"])

@@ -20,10 +20,11 @@ from networks.factory import vision_form
 from training.prediction import Prediction, neighbours_of, pair_of
 
 RECORDED_VELOCITY_STD = 0.03
-"""What the recorded speed may be wrong by [m/s]; its data sheet says 0.1 km/h.
+"""What the recorded velocity may be wrong by [m/s]; the data sheet of the speed says 0.1 km/h.
 
 Were it as uncertain as a network's, the camera would learn to be believed in its place, and then
-nothing would hold the scale: at its most certain a camera is within 6 mm.
+nothing would hold the scale: with the calibrated noise a camera at its most certain is within 6 mm.
+The direction, which a network says, is held as firmly: more firmly than it deserves.
 """
 
 Vectors = dict[int, Tensor]
@@ -57,17 +58,17 @@ def fuse(
     """
     if not options.use_inertial_motion:
         return Motion({}, {}, prediction.velocity, None, None)
-    said_velocity, said_gravity = prediction.velocity, prediction.gravity
+    near_velocity, near_gravity = prediction.velocity, prediction.gravity
     if options.velocity_source == "camera":
         # One gravity for all of the window: what is fitted is one motion.
-        said_gravity = {0: prediction.gravity[0]}
-        said_velocity = {0: fitted_velocity(imu, prediction.T_first_second, said_gravity[0])}
+        near_gravity = {0: prediction.gravity[0]}
+        near_velocity = {0: fitted_velocity(imu, prediction.T_first_second, near_gravity[0])}
     elif options.velocity_source == "recorded":
-        said_velocity = {
+        near_velocity = {
             first: imu[first].speed.unsqueeze(-1) * F.normalize(velocity, dim=-1)
-            for first, velocity in said_velocity.items()
+            for first, velocity in near_velocity.items()
         }
-    velocity, gravity = spread(imu, said_velocity, said_gravity)
+    velocity, gravity = spread(imu, near_velocity, near_gravity)
     near = {first: velocity[first] for first in (-1, 0) if first in velocity}
     carried = None
     if -1 in imu and 0 in near:

@@ -17,11 +17,15 @@ from ekf.preintegration import Preintegrated
 from training.data import Part
 from training.prediction import predict
 from training.step import Step
+from utils import UserError
 
 LONGEST = 150
 """Intervals of a segment: some 15 s, in which a gyro's drift turns gravity by little."""
 
 SHORTEST = 30
+
+LEAST_SEGMENTS = 2
+"""So many have to agree, or nobody knows how sure the scale is."""
 
 MOST = 800
 """Intervals that are looked at: enough for a few percent, and soon done."""
@@ -65,6 +69,16 @@ def alignment(step: Step, part: Part, device: torch.device) -> Alignment:
     interval = ImuInterval(*map(torch.cat, zip(*imu, strict=True)))
     lengths = [len(run) for run in runs]
     return align(list(_cut(interval, torch.cat(translation), lengths)))
+
+
+def check_segments(dataset: KittiDataset) -> None:
+    """Refuse lists whose images are not enough in a row for the IMU to say anything."""
+    count = len(list(spread_out(segments(dataset), MOST)))
+    if count < LEAST_SEGMENTS:
+        raise UserError(
+            f"--align_steps needs {LEAST_SEGMENTS} stretches of {SHORTEST} images in a row, and "
+            f"the training list has {count}: take a list with whole drives"
+        )
 
 
 def applied(found: Alignment) -> float:
