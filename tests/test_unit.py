@@ -12,7 +12,7 @@ from tests.test_alignment import INTERVALS, make_segments
 from tests.training_runs import make_data, make_trainer, states, use_small_networks
 from training import unit
 from training.prediction import Prediction
-from training.unit import LONGEST, SHORTEST, applied, check_segments, segments, spread_out
+from training.unit import LONGEST, SHORTEST, applied, segments, spread_out
 from utils import UserError
 
 
@@ -67,15 +67,6 @@ def test_short_segments_are_left_out_and_many_are_thinned():
     chosen = list(spread_out(iter(many), 10 * SHORTEST))
     assert 5 <= len(chosen) <= 10
     assert list(spread_out(iter([]), 10)) == []
-
-
-def test_one_long_segment_is_not_enough_to_be_asked_of():
-    long, short = range(SHORTEST), range(SHORTEST - 1)
-    check_segments(Lines(("a", long, "l"), ("b", long, "l"), ("c", short, "l")))
-    with pytest.raises(
-        UserError, match=f"2 stretches of {SHORTEST} images .* the training list has 1"
-    ):
-        check_segments(Lines(("a", long, "l"), ("b", short, "l")))
 
 
 @pytest.mark.parametrize(
