@@ -92,15 +92,20 @@ def table(found: dict[str, Scores]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line, run, and put a user's mistake into one line."""
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="FOLDER")
     parser.add_argument("--seed", type=int, default=0, help="of both trainings")
     parser.add_argument(
         "--fresh", action="store_true", help="start over: remove drives and the trainings of SEED"
     )
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, run, and put a user's mistake into one line."""
+    args = parse(argv)
     end_on_sigterm()
     return exit_code("demo", lambda: run(args), "started again, it goes on where it stopped")
 

@@ -294,5 +294,7 @@ def test_nobody_waits_for_a_process_that_is_gone(tmp_path):
         for process in processes:
             process.kill()
     assert processes[0].returncode == 9
-    assert processes[1].returncode == 1 and "RuntimeError" in errors[1]
+    assert processes[1].returncode == 1
+    # Which of the two depends on where it was when the other went.
+    assert "RuntimeError" in errors[1] or "DistNetworkError" in errors[1]
     assert list(tmp_path.iterdir()) == []

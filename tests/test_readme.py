@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from argparse import Namespace
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import options
+from benchmarks import demo
 from splits import make_splits
 from training.step import MASK_WEIGHT, weights_of
 
@@ -44,6 +46,14 @@ def make(*arguments: str) -> str:
     )
     assert run.returncode == 0, run.stderr
     return run.stdout
+
+
+def check_make(words: list[str]) -> None:
+    """A target of the Makefile, with values of its variables; the demo reads its options."""
+    assert {word for word in words if "=" not in word} <= TARGETS
+    for word in words:
+        if word.startswith("DEMO="):
+            demo.parse(word.removeprefix("DEMO=").split())
 
 
 def check_pip(words: list[str]) -> None:
@@ -90,7 +100,7 @@ def test_every_command_exists(command, monkeypatch):
     monkeypatch.chdir(ROOT)  # where the reader is; configs are read from there
     words = command.split(" | ")[0].split()
     if words[0] == "make":
-        assert {word for word in words[1:] if "=" not in word} <= TARGETS
+        check_make(shlex.split(command, comments=True)[1:])
     elif words[0] == "pip":
         check_pip(words[1:])
     elif words[:3] == ["python3", "-m", "venv"]:
