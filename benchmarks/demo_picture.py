@@ -63,7 +63,7 @@ def _pictures(drives: Path, weights: dict[str, Path]) -> dict[str, Picture]:
         tasks[name] = depth_task(args)
         results[name] = run_depth(args, tasks[name]).result
         last = results[name]
-    median = int(np.argsort(last.unscaled[:, 0])[len(last) // 2])
+    median = int(last.by_error()[len(last) // 2])
     return {name: pictures_of(tasks[name], results[name], [(name, median)])[0] for name in weights}
 
 

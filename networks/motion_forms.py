@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-Triple = tuple[float, float, float]
-
 PUBLISHED, DRIVING = "published", "driving"
 MOTION_FORMS = PUBLISHED, DRIVING
 """The choices of `--motion_form`."""
@@ -18,23 +16,25 @@ class LinearForm(NamedTuple):
     """What is added to how many times the raw numbers, in the axes of the first camera."""
 
     scale: float
-    mean: Triple
+    mean: tuple[float, float, float]
 
+
+_AS_PUBLISHED = LinearForm(RAW_SCALE, (0.0, 0.0, 0.0))
 
 TRANSLATION = {
-    PUBLISHED: LinearForm(RAW_SCALE, (0.0, 0.0, 0.0)),
+    PUBLISHED: _AS_PUBLISHED,
     DRIVING: LinearForm(0.1, (0.0, 0.0, 0.1)),
 }
 """Of the camera between neighbouring images, in the networks' unit: 5.4 m as published."""
 
 VELOCITY = {
-    PUBLISHED: LinearForm(RAW_SCALE, (0.0, 0.0, 0.0)),
+    PUBLISHED: _AS_PUBLISHED,
     DRIVING: LinearForm(5.0, (0.0, 0.0, 5.0)),
 }
 """Of the body [m/s]."""
 
 UP = {
-    PUBLISHED: LinearForm(RAW_SCALE, (0.0, 0.0, 0.0)),
+    PUBLISHED: _AS_PUBLISHED,
     DRIVING: LinearForm(0.1, (0.0, -1.0, 0.0)),
 }
 """Gravity [m/s^2] as published; its direction alone for driving, whose length is known."""
